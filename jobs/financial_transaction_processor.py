@@ -1,0 +1,223 @@
+# Licensed under the Apache License, Version 2.0.
+"""FinancialTransactionProcessor: two streaming queries over the topic `financial_transactions`.
+
+    financial_transactions ─┬─ valid ──────────── sum and count per merchant ─► transaction_aggregates
+                            ├─ amount >= 120000 ─ join merchants.csv ─────────► high_value_transactions
+                            └─ malformed ─────────────────────────────────────► financial_transactions_dead_letter
+
+Environment: BOOTSTRAP_SERVERS  Kafka, host:port[,host:port...]
+             CHECKPOINT_DIR     where the queries remember how far they are (default /mnt/spark-checkpoints)
+
+Memory, class path and the tuning for a small machine are in spark-defaults.conf, not here.
+"""
+import csv
+import os
+import pathlib
+import re
+import socket
+import time
+
+from pyspark import SparkConf, SparkContext
+from pyspark.java_gateway import ensure_callback_server_started
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+BOOTSTRAP_SERVERS = os.environ["BOOTSTRAP_SERVERS"]
+CHECKPOINT_DIR = os.environ.get("CHECKPOINT_DIR", "/mnt/spark-checkpoints")
+
+INPUT = "financial_transactions"
+AGGREGATES = "transaction_aggregates"
+HIGH_VALUE = "high_value_transactions"
+DEAD_LETTER = "financial_transactions_dead_letter"
+
+HIGH_VALUE_FROM = "120000.00"
+MONEY = "decimal(15,2)"  # money is never a double: 0.1 + 0.2 must be 0.3
+
+# How a record is read. `amount` is read with more places than it may have, so that 1.005 is noticed, not rounded.
+RECORD = """
+    transactionId string, userId string, amount decimal(38,18), transactionTime bigint, merchantId string,
+    location string, paymentMethod string, isInternational boolean, currency string, corrupt string
+"""
+REQUIRED = ["transactionId", "userId", "amount", "transactionTime", "merchantId",
+            "location", "paymentMethod", "isInternational", "currency"]
+
+
+def wait_for_master():
+    """Waits until the master listens: Spark itself would try again only 20 seconds after a first failure."""
+    master = re.fullmatch(r"spark://([^:,]+):(\d+)", SparkConf().get("spark.master", ""))
+    while master:
+        try:
+            socket.create_connection(master.groups(), timeout=2).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+
+
+def wait_for_topic(spark, topic):
+    """Asks Kafka until the topic exists. The driver may start before Kafka does."""
+    kafka = spark._jvm.org.apache.kafka.clients.admin
+    properties = spark._jvm.java.util.Properties()
+    properties.put("bootstrap.servers", BOOTSTRAP_SERVERS)
+    properties.put("reconnect.backoff.max.ms", "250")
+    # A host name that cannot be resolved yet is an error at once: hence create() inside the loop.
+    admin, last = None, None
+    while True:
+        try:
+            admin = admin or kafka.AdminClient.create(properties)
+            if admin.listTopics().names().get().contains(topic):
+                admin.close()
+                return
+            state = f"topic {topic} does not exist yet"
+        except Exception as error:  # Py4JJavaError: no broker there yet
+            state = f"no answer from {BOOTSTRAP_SERVERS}: {str(error).splitlines()[0]}"
+        if state != last:
+            print(f"waiting: {state}", flush=True)
+            last = state
+        time.sleep(0.2)
+
+
+def read_transactions(spark):
+    """Every record of the topic, with `problem` = why it is malformed, or null if it is fine."""
+    raw = (
+        spark.readStream.format("kafka")
+        .option("kafka.bootstrap.servers", BOOTSTRAP_SERVERS)
+        .option("subscribe", INPUT)
+        .option("startingOffsets", "earliest")
+        # Records that are gone before they were read are an error to be seen, not a gap to be passed over.
+        .option("failOnDataLoss", "true")
+        .option("maxOffsetsPerTrigger", "50000")  # bounds the memory of a batch after a long pause
+        .load()
+    )
+    text = F.col("value").cast("string")
+    parsed = raw.select(
+        "key", "value", "partition", "offset",
+        F.from_json(text, RECORD, {"columnNameOfCorruptRecord": "corrupt"}).alias("t"),
+        # The same field as a number: null if it was written in quotes.
+        F.from_json(text, "amount double").getField("amount").alias("number"),
+    )
+    missing = F.lit(None).cast("string")
+    for field in reversed(REQUIRED):
+        missing = F.when(F.col("t")[field].isNull(), f"missing or not readable: {field}").otherwise(missing)
+    for field in ("transactionId", "userId", "merchantId"):
+        missing = F.coalesce(missing, F.when(F.trim(F.col("t")[field]) == "", f"empty: {field}"))
+    amount = F.col("t.amount")
+    money = amount.try_cast(MONEY)
+    problem = (
+        F.when(F.col("value").isNull(), "empty record")
+        .when(~F.is_valid_utf8(F.col("value")), "not UTF-8")
+        .when(~text.rlike(r"^\s*\{[\s\S]*\}\s*$") | F.col("t").isNull(), "not a JSON object")
+        .when(missing.isNotNull(), missing)
+        .when(F.col("t.corrupt").isNotNull(), "not a JSON object of the expected types")
+        .when(F.col("number").isNull(), "amount is not a number")
+        .when(money.isNull(), "amount has more than 13 digits before the point")
+        .when(amount != money, "amount has more than 2 places")
+        .when(money <= 0, "amount is not positive")
+    )
+    return parsed.select(
+        "key", "value", "partition", "offset",
+        problem.alias("problem"),
+        *[F.col("t")[field].alias(field) for field in REQUIRED if field != "amount"],
+        money.alias("amount"),
+    )
+
+
+def aggregates(transactions):
+    """Sum and count per merchant: the key is the merchant, the newest record of a key holds."""
+    totals = (
+        transactions.where("problem IS NULL")
+        .groupBy("merchantId")
+        .agg(F.sum("amount").cast("decimal(28,2)").alias("totalAmount"), F.count("*").alias("transactionCount"))
+    )
+    return totals.select(
+        F.col("merchantId").alias("key"),
+        F.to_json(F.struct("merchantId", "totalAmount", "transactionCount")).alias("value"),
+    )
+
+
+def read_merchants(spark):
+    """The reference table beside this file. It is small: it travels inside the plan, so only the driver needs the file."""
+    with open(pathlib.Path(__file__).with_name("merchants.csv"), newline="", encoding="utf-8") as file:
+        rows = [(m["id"], m["name"], m["category"], m["country"]) for m in csv.DictReader(file)]
+    values = ", ".join(["(?, ?, ?, ?)"] * len(rows))
+    return spark.sql(
+        f"SELECT * FROM VALUES {values} AS m(id, merchantName, merchantCategory, merchantCountry)",
+        args=[value for row in rows for value in row],
+    )
+
+
+def high_value_and_dead_letters(transactions, merchants):
+    """Two outputs of one query: the column `topic` says where a row goes."""
+    merchant = F.substring_index("merchantId", "-", 1)  # merchant_1-ab12cd is merchant_1
+    rows = transactions.where(F.col("problem").isNotNull() | (F.col("amount") >= F.lit(HIGH_VALUE_FROM).cast(MONEY)))
+    joined = rows.join(F.broadcast(merchants), merchant == F.col("id"), "left")
+    keep_nulls = {"ignoreNullFields": "false"}
+    enriched = F.to_json(F.struct(*REQUIRED, "merchantName", "merchantCategory", "merchantCountry"), keep_nulls)
+    dead = F.to_json(
+        F.struct(F.col("problem").alias("reason"), "partition", "offset", F.col("value").cast("string").alias("value")),
+        keep_nulls,
+    )
+    good = F.col("problem").isNull()
+    return joined.select(
+        F.when(good, HIGH_VALUE).otherwise(DEAD_LETTER).alias("topic"),
+        F.when(good, F.col("transactionId").cast("binary")).otherwise(F.col("key")).alias("key"),
+        F.when(good, enriched).otherwise(dead).alias("value"),
+    )
+
+
+def start(frame, name, **options):
+    return (
+        frame.writeStream.queryName(name)
+        .format("kafka")
+        .option("kafka.bootstrap.servers", BOOTSTRAP_SERVERS)
+        .option("checkpointLocation", f"{CHECKPOINT_DIR}/{name}")
+        .options(**options)
+        .outputMode("update")
+        .trigger(processingTime="500 milliseconds")
+        .start()
+    )
+
+
+class StopOnSigterm:
+    """The JVM gets the signal, not Python: it calls handle(), which stops the queries, which ends main()."""
+
+    def __init__(self, spark):
+        self.spark = spark
+        ensure_callback_server_started(spark.sparkContext._gateway)
+        signal = spark._jvm.sun.misc.Signal
+        signal.handle(signal("TERM"), self)
+
+    def handle(self, _signal):
+        print("SIGTERM: stopping the queries", flush=True)
+        patience = time.monotonic() + 5
+        for query in self.spark.streams.active:
+            # A batch that is under way may end; one that is cut off is done again at the next start.
+            while query.status["isTriggerActive"] and time.monotonic() < patience:
+                time.sleep(0.05)
+            query.stop()
+
+    class Java:
+        implements = ["sun.misc.SignalHandler"]
+
+
+def main():
+    SparkContext._ensure_initialized()  # connects to the JVM, where spark-submit's settings are
+    wait_for_master()
+    spark = SparkSession.builder.appName("FinancialTransactionProcessor").getOrCreate()
+    wait_for_topic(spark, INPUT)
+    transactions = read_transactions(spark)
+    queries = [
+        start(aggregates(transactions), "aggregates", topic=AGGREGATES),
+        start(high_value_and_dead_letters(transactions, read_merchants(spark)), "high_value"),
+    ]
+    StopOnSigterm(spark)
+    print("running: " + ", ".join(query.name for query in queries), flush=True)
+    try:
+        spark.streams.awaitAnyTermination()  # returns when a query was stopped, raises when one died
+    finally:
+        for query in queries:
+            query.stop()
+        spark.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,331 @@
+//! Questions to a Kafka cluster: metadata, topics, offsets, and reading a topic from beginning to end.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::Message;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use crate::probes::Answer;
+
+/// How long one question may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A record as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Partition.
+    pub partition: i32,
+    /// Offset in the partition.
+    pub offset: i64,
+    /// Key, where it is text.
+    pub key: Option<String>,
+    /// Value; empty for a tombstone.
+    pub value: Vec<u8>,
+}
+
+/// A topic's shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicShape {
+    /// Partition → (leader, replicas, in-sync replicas), by node id.
+    pub partitions: BTreeMap<i32, (i32, Vec<i32>, Vec<i32>)>,
+}
+
+/// What the lab wants a topic to be.
+#[derive(Debug, Clone)]
+pub struct TopicSpec {
+    /// Name.
+    pub name: &'static str,
+    /// Number of partitions.
+    pub partitions: i32,
+    /// Replication factor.
+    pub replication: i32,
+    /// Settings beside the cluster's defaults.
+    pub settings: &'static [(&'static str, &'static str)],
+}
+
+fn config(bootstrap: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", bootstrap)
+        .set("client.id", "streamlab")
+        .set("socket.connection.setup.timeout.ms", "3000")
+        .set("reconnect.backoff.max.ms", "1000")
+        // Every question reports its own failure; librdkafka's log would only repeat it.
+        .set("log_level", "0");
+    config
+}
+
+fn consumer(bootstrap: &str) -> Result<BaseConsumer> {
+    let mut config = config(bootstrap);
+    config
+        .set("group.id", format!("streamlab-{}", uuid::Uuid::new_v4()))
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("fetch.wait.max.ms", "100")
+        .set("allow.auto.create.topics", "false");
+    Ok(config.create()?)
+}
+
+/// An admin client.
+///
+/// # Errors
+/// Bad settings only; it connects when it is first used.
+pub fn admin(bootstrap: &str) -> Result<AdminClient<DefaultClientContext>> {
+    Ok(config(bootstrap).create()?)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await?
+}
+
+/// Whether the node whose host listener is on `port` serves: it answers metadata, and every partition that it
+/// knows has a leader.
+///
+/// # Errors
+/// It does not answer.
+pub async fn node_serves(port: u16) -> Result<Answer<()>> {
+    blocking(move || {
+        let consumer = consumer(&format!("127.0.0.1:{port}"))?;
+        let metadata = consumer.fetch_metadata(None, Duration::from_secs(2))?;
+        let own = metadata.brokers().iter().any(|b| b.port() == i32::from(port));
+        let leaderless =
+            metadata.topics().iter().flat_map(|t| t.partitions()).filter(|p| p.leader() < 0).count();
+        Ok(if !own {
+            Answer::NotYet(format!("it is not among the {} brokers that answer", metadata.brokers().len()))
+        } else if leaderless > 0 {
+            Answer::NotYet(format!("{leaderless} partitions have no leader"))
+        } else {
+            Answer::Is(())
+        })
+    })
+    .await
+}
+
+/// Node ids of the brokers that answer.
+///
+/// # Errors
+/// The cluster does not answer.
+pub async fn broker_ids(bootstrap: &str) -> Result<Vec<i32>> {
+    let bootstrap = bootstrap.to_owned();
+    blocking(move || {
+        let metadata = consumer(&bootstrap)?.fetch_metadata(None, PATIENCE)?;
+        let mut ids: Vec<_> = metadata.brokers().iter().map(rdkafka::metadata::MetadataBroker::id).collect();
+        ids.sort_unstable();
+        Ok(ids)
+    })
+    .await
+}
+
+/// The cluster id.
+///
+/// # Errors
+/// The cluster does not answer.
+pub async fn cluster_id(bootstrap: &str) -> Result<String> {
+    let bootstrap = bootstrap.to_owned();
+    blocking(move || {
+        let consumer = consumer(&bootstrap)?;
+        consumer.client().fetch_cluster_id(PATIENCE).context("no broker named the cluster id")
+    })
+    .await
+}
+
+/// A topic's partitions, replicas and in-sync replicas.
+///
+/// # Errors
+/// The cluster does not answer, or has no such topic.
+pub async fn topic_shape(bootstrap: &str, topic: &str) -> Result<TopicShape> {
+    let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
+    blocking(move || {
+        let metadata = consumer(&bootstrap)?.fetch_metadata(Some(&topic), PATIENCE)?;
+        let found = metadata.topics().iter().find(|t| t.name() == topic).context("no such topic")?;
+        if let Some(error) = found.error() {
+            bail!("{topic}: {}", RDKafkaErrorCode::from(error));
+        }
+        let partitions = found.partitions().iter().map(|p| {
+            let sorted = |ids: &[i32]| {
+                let mut ids = ids.to_vec();
+                ids.sort_unstable();
+                ids
+            };
+            (p.id(), (p.leader(), sorted(p.replicas()), sorted(p.isr())))
+        });
+        Ok(TopicShape { partitions: partitions.collect() })
+    })
+    .await
+}
+
+/// One setting of a topic as it holds now.
+///
+/// # Errors
+/// The cluster does not answer, or has no such topic or setting.
+pub async fn topic_setting(bootstrap: &str, topic: &str, setting: &str) -> Result<String> {
+    let admin = admin(bootstrap)?;
+    let found = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options()).await?;
+    for resource in found {
+        let resource = resource.map_err(|e| anyhow!("{topic}: {e}"))?;
+        if let Some(entry) = resource.entries.iter().find(|e| e.name == setting) {
+            return entry.value.clone().with_context(|| format!("{setting} has no value"));
+        }
+    }
+    bail!("{topic} has no setting {setting}")
+}
+
+fn options() -> AdminOptions {
+    let patience = Some(Duration::from_secs(10));
+    AdminOptions::new().request_timeout(patience).operation_timeout(patience)
+}
+
+/// Creates the topics that are not there.
+///
+/// # Errors
+/// The cluster does not answer, or refuses one; topics that exist are fine.
+pub async fn create_topics(bootstrap: &str, topics: &[TopicSpec]) -> Result<()> {
+    let admin = admin(bootstrap)?;
+    let new: Vec<NewTopic<'_>> = topics
+        .iter()
+        .map(|t| {
+            let topic = NewTopic::new(t.name, t.partitions, TopicReplication::Fixed(t.replication));
+            t.settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+        })
+        .collect();
+    for result in admin.create_topics(&new, &options()).await? {
+        match result {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => bail!("topic {topic} could not be created: {code}"),
+        }
+    }
+    Ok(())
+}
+
+/// Creates one topic; the cluster's own answer where it refuses.
+///
+/// # Errors
+/// The code with which the cluster refused, or that it did not answer in time.
+pub async fn create_topic(bootstrap: &str, name: &str, partitions: i32) -> Result<()> {
+    let admin = admin(bootstrap)?;
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(3));
+    for result in admin.create_topics(&[topic], &options()).await? {
+        result.map_err(|(topic, code)| anyhow!("{topic}: {code}"))?;
+    }
+    Ok(())
+}
+
+/// Deletes a topic.
+///
+/// # Errors
+/// The cluster does not answer, or refuses.
+pub async fn delete_topic(bootstrap: &str, name: &str) -> Result<()> {
+    for result in admin(bootstrap)?.delete_topics(&[name], &options()).await? {
+        result.map_err(|(topic, code)| anyhow!("{topic}: {code}"))?;
+    }
+    Ok(())
+}
+
+/// Beginning and end offset by partition.
+///
+/// # Errors
+/// The cluster does not answer, or has no such topic.
+pub async fn offsets(bootstrap: &str, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>> {
+    let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
+    blocking(move || watermarks(&consumer(&bootstrap)?, &topic)).await
+}
+
+fn watermarks(consumer: &BaseConsumer, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>> {
+    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
+    let found = metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none());
+    let found = found.with_context(|| format!("no topic {topic}"))?;
+    let partitions = found.partitions().iter();
+    partitions.map(|p| Ok((p.id(), consumer.fetch_watermarks(topic, p.id(), PATIENCE)?))).collect()
+}
+
+/// Reads a topic from `from` (its beginning where a partition is not named) to the end that it has now; records
+/// for which `keep` gives nothing are dropped as they come.
+///
+/// # Errors
+/// The cluster does not answer, or stops answering before the end is reached.
+pub async fn read_topic<T: Send + 'static>(
+    bootstrap: &str,
+    topic: &str,
+    from: BTreeMap<i32, i64>,
+    keep: impl Fn(Record) -> Option<T> + Send + 'static,
+) -> Result<(Vec<T>, BTreeMap<i32, i64>)> {
+    let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
+    blocking(move || {
+        let consumer = consumer(&bootstrap)?;
+        let bounds = watermarks(&consumer, &topic)?;
+        let mut left = BTreeMap::new();
+        let mut assignment = TopicPartitionList::new();
+        for (&partition, &(begin, end)) in &bounds {
+            let start = from.get(&partition).copied().unwrap_or(begin).max(begin);
+            if start < end {
+                assignment.add_partition_offset(&topic, partition, Offset::Offset(start))?;
+                left.insert(partition, end);
+            }
+        }
+        let ends = bounds.iter().map(|(&p, &(_, end))| (p, end)).collect();
+        let mut kept = Vec::new();
+        if left.is_empty() {
+            return Ok((kept, ends));
+        }
+        consumer.assign(&assignment)?;
+        let mut heard = Instant::now();
+        while !left.is_empty() {
+            let Some(message) = consumer.poll(Duration::from_millis(200)) else {
+                // Control records at the end of a partition are never delivered: ask where the consumer stands.
+                for p in consumer.position()?.elements() {
+                    if let (Offset::Offset(at), Some(&end)) = (p.offset(), left.get(&p.partition()))
+                        && at >= end
+                    {
+                        left.remove(&p.partition());
+                    }
+                }
+                if heard.elapsed() > Duration::from_secs(20) {
+                    bail!("{topic}: partitions {:?} gave nothing for 20 s", left.keys());
+                }
+                continue;
+            };
+            let message = message?;
+            heard = Instant::now();
+            if left.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
+                left.remove(&message.partition());
+            }
+            if bounds.get(&message.partition()).is_some_and(|(_, end)| message.offset() < *end) {
+                kept.extend(keep(Record {
+                    partition: message.partition(),
+                    offset: message.offset(),
+                    key: message.key().map(|k| String::from_utf8_lossy(k).into_owned()),
+                    value: message.payload().unwrap_or_default().to_vec(),
+                }));
+            }
+        }
+        Ok((kept, ends))
+    })
+    .await
+}
+
+/// Writes one record with acks from every in-sync replica and reads that very record back.
+///
+/// # Errors
+/// It was not acknowledged or not read within the patience of one question.
+pub async fn write_and_read(bootstrap: &str, topic: &str) -> Result<()> {
+    use rdkafka::producer::{FutureProducer, FutureRecord};
+    let producer: FutureProducer =
+        config(bootstrap).set("acks", "all").set("message.timeout.ms", "5000").create()?;
+    let token = uuid::Uuid::new_v4().to_string();
+    let record = FutureRecord::<str, str>::to(topic).payload(&token);
+    let at = producer.send(record, PATIENCE).await.map_err(|(error, _)| error)?;
+    let from = BTreeMap::from([(at.partition, at.offset)]);
+    let (found, _) =
+        read_topic(bootstrap, topic, from, move |r| (r.value == token.as_bytes()).then_some(())).await?;
+    if found.is_empty() {
+        bail!("the record written to {topic} was not read back");
+    }
+    Ok(())
+}

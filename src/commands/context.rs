@@ -1,0 +1,72 @@
+//! What most commands begin with: the project, the engine, and the instance that is meant.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use crate::engine::{Engine, InstanceState, Resolved, Source};
+use crate::project::Project;
+use crate::topology::{Endpoints, Instance, Topology};
+
+/// The global options.
+#[derive(Debug)]
+pub(super) struct Context {
+    file: Option<PathBuf>,
+    pub(super) instance: String,
+}
+
+/// An instance that is up.
+pub(super) struct Running {
+    pub(super) project: Project,
+    pub(super) engine: Engine,
+    pub(super) state: InstanceState,
+    pub(super) topology: Topology,
+}
+
+impl Context {
+    pub(super) fn new(file: Option<PathBuf>, instance: String) -> Self {
+        Self { file, instance }
+    }
+
+    pub(super) fn project(&self) -> Result<Project> {
+        Project::open(self.file.as_deref(), std::env::current_exe()?)
+    }
+
+    /// The instance as it runs: its lab and port offset are on its network's labels.
+    pub(super) async fn running(&self) -> Result<Running> {
+        let project = self.project()?;
+        Instance::new(&self.instance, 0)?;
+        let engine = Engine::connect().await?;
+        let state = engine.instance(&self.instance).await?;
+        if state.containers.is_empty() {
+            bail!("instance {} is not up.\n  Start it: ./lab up{}", self.instance, self.option());
+        }
+        let topology =
+            project.topology(state.lab.as_deref(), Instance::new(&self.instance, state.offset)?)?;
+        Ok(Running { project, engine, state, topology })
+    }
+
+    /// ` --instance x`, where it is not the default one.
+    pub(super) fn option(&self) -> String {
+        if self.instance == crate::topology::DEFAULT_INSTANCE {
+            String::new()
+        } else {
+            format!(" --instance {}", self.instance)
+        }
+    }
+}
+
+impl Running {
+    pub(super) fn endpoints(&self) -> Endpoints {
+        Endpoints::of(&self.topology)
+    }
+
+    pub(super) fn source(&self) -> Source {
+        if self.state.source.as_deref() == Some("upstream") { Source::Upstream } else { Source::Local }
+    }
+
+    /// The ids of the images that this instance runs from.
+    pub(super) async fn resolved(&self) -> Result<Resolved> {
+        self.engine.resolve(&self.project, &self.topology, self.source()).await
+    }
+}

@@ -1,0 +1,45 @@
+//! `lab logs`: the log of one service.
+
+use std::io::Write as _;
+
+use anyhow::{Result, bail};
+use futures::StreamExt;
+
+use super::context::Context;
+use super::signals::watch_signals;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Service, by its documented name.
+    service: String,
+    /// Go on as the log grows.
+    #[arg(long, short)]
+    follow: bool,
+    /// Only the last N lines.
+    #[arg(long, value_name = "N")]
+    tail: Option<usize>,
+}
+
+pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
+    let mut cancel = watch_signals();
+    let running = context.running().await?;
+    let Some(service) = running.topology.service(&args.service) else {
+        let names: Vec<_> = running.topology.services.iter().map(|s| s.name.as_str()).collect();
+        bail!("no service named {:?}; there are: {}", args.service, names.join(", "));
+    };
+    let mut log = Box::pin(running.engine.log(&service.container, args.tail, args.follow));
+    loop {
+        tokio::select! {
+            chunk = log.next() => match chunk {
+                Some(text) => {
+                    // A closed pipe (`| head`) is the reader's wish, not a failure.
+                    if std::io::stdout().write_all(text?.as_bytes()).is_err() {
+                        return Ok(());
+                    }
+                }
+                None => return Ok(()),
+            },
+            _ = cancel.wait_for(|c| *c) => return Ok(()),
+        }
+    }
+}

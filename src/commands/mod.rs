@@ -1,0 +1,118 @@
+//! One file a command. This one holds the command line's shape and hands over.
+
+mod bench;
+mod complete;
+mod context;
+mod doctor;
+mod down;
+mod env;
+mod images;
+mod live;
+mod logs;
+mod produce;
+mod progress;
+mod render;
+mod restart;
+mod setup;
+mod signals;
+mod status;
+mod tail;
+mod test_service;
+mod up;
+
+pub use signals::Interrupted;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::topology::DEFAULT_INSTANCE;
+
+/// A reproducible streaming lab whose documentation is its executable spec.
+#[derive(Debug, Parser)]
+#[command(name = "lab", version, propagate_version = true)]
+pub struct Cli {
+    /// Definition of the labs; the nearest lab.toml upwards where absent.
+    #[arg(long, global = true, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Which running copy of a lab is meant.
+    #[arg(long, global = true, default_value = DEFAULT_INSTANCE, value_name = "NAME")]
+    instance: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring a lab up and leave it running.
+    Up(up::Args),
+    /// Stop a lab; its data stays unless --volumes.
+    Down(down::Args),
+    /// Every service: state, readiness, memory, ports.
+    Status(status::Args),
+    /// Log of a service.
+    Logs(logs::Args),
+    /// Start a service anew and wait until it is ready.
+    Restart(restart::Args),
+    /// Remove everything, data included, and start again.
+    Reset(up::ResetArgs),
+    /// Records of a topic, decoded, as they come.
+    Tail(tail::Args),
+    /// Write a scenario's records, with a ledger of what was acknowledged.
+    #[command(subcommand)]
+    Produce(produce::Scenario),
+    /// Images of the recipes: list, build, remove.
+    Images(images::Args),
+    /// Addresses of a running lab, for other programs.
+    Env(env::Args),
+    /// What this machine has, what a lab needs, and how to mend what is missing.
+    Doctor(doctor::Args),
+    /// Measure, and print what was measured.
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Print a shell's completions.
+    Completions(complete::Args),
+    /// Write the tables of docs/ from lab.toml.
+    Render,
+    /// Steps that services of the lab run in the own image.
+    #[command(subcommand, hide = true)]
+    Setup(setup::Step),
+    /// A service of a few lines, for tests of the engine.
+    #[command(hide = true)]
+    TestService(test_service::Args),
+}
+
+impl Cli {
+    /// Runs the command; the error is for the person at the keyboard.
+    ///
+    /// # Errors
+    /// What failed, where, and what to do next.
+    pub fn run(self) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let context = context::Context::new(self.file, self.instance);
+        let result = runtime.block_on(async {
+            match self.command {
+                Command::Up(args) => up::run(&context, args).await,
+                Command::Down(args) => down::run(&context, args).await,
+                Command::Status(args) => status::run(&context, args).await,
+                Command::Logs(args) => logs::run(&context, args).await,
+                Command::Restart(args) => restart::run(&context, args).await,
+                Command::Reset(args) => up::reset(&context, args).await,
+                Command::Tail(args) => tail::run(&context, args).await,
+                Command::Produce(scenario) => produce::run(&context, scenario).await,
+                Command::Images(args) => images::run(&context, args).await,
+                Command::Env(args) => env::run(&context, args).await,
+                Command::Doctor(args) => doctor::run(&context, args).await,
+                Command::Bench(bench) => bench::run(&context, bench).await,
+                Command::Completions(args) => complete::run(args),
+                Command::Render => render::run(&context),
+                Command::Setup(step) => setup::run(step).await,
+                Command::TestService(args) => test_service::run(args).await,
+            }
+        });
+        // A question that still runs in a blocking thread must not hold the program.
+        runtime.shutdown_background();
+        result
+    }
+}

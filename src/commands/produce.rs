@@ -1,0 +1,149 @@
+//! `lab produce`: writes a scenario's records; on the host into a running lab, or as a service of the lab itself.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Subcommand;
+
+use super::context::Context;
+use super::signals::watch_signals;
+use crate::clients::producer::{Acks, Format, Ledger, Order, Profile, Progress, produce};
+use crate::probes::{Answer, eventually};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Scenario {
+    /// Financial transactions.
+    Transactions(Args),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Producer settings, as one of the seed's two producers has them.
+    #[arg(long, value_enum, default_value = "python")]
+    profile: Profile,
+    /// Record format.
+    #[arg(long, value_enum, default_value = "json")]
+    format: Format,
+    /// Acknowledgement: the leader alone, or every in-sync replica with idempotence.
+    #[arg(long, value_enum, default_value = "1")]
+    acks: Acks,
+    /// Records a second of each thread; without it as fast as it goes, or 10 without a count.
+    #[arg(long, value_parser = positive_rate, allow_negative_numbers = true)]
+    rate: Option<f64>,
+    /// Threads.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=256))]
+    threads: u32,
+    /// Records in all; without it until Ctrl-C.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    count: Option<u64>,
+    /// Seed of the generator; a random one where absent.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Own merchants for this run: merchant_1-RUN and so on.
+    #[arg(long)]
+    run: Option<String>,
+    /// Write the ledger of every acknowledged record to a file, as JSON (- for standard output).
+    #[arg(long, value_name = "FILE", requires = "count")]
+    ledger: Option<PathBuf>,
+}
+
+fn positive_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate.is_finite() && rate > 0.0 && rate <= 100_000.0 => Ok(rate),
+        _ => Err("a rate is a number of records a second, above 0 and at most 100000".to_owned()),
+    }
+}
+
+pub(super) async fn run(context: &Context, scenario: Scenario) -> Result<()> {
+    let Scenario::Transactions(args) = scenario;
+    // In the lab's own container the addresses come by its environment; on the host from the running instance.
+    let (bootstrap, registry_url) = match std::env::var("BOOTSTRAP_SERVERS") {
+        Ok(bootstrap) => (bootstrap, std::env::var("SCHEMA_REGISTRY_URL").unwrap_or_default()),
+        Err(_) => {
+            let endpoints = context.running().await?.endpoints();
+            (endpoints.bootstrap(), endpoints.registry_url().unwrap_or_default())
+        }
+    };
+    if bootstrap.is_empty() {
+        bail!("instance {} has no Kafka brokers", context.instance);
+    }
+    let seed = args.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
+    let order = Order {
+        bootstrap,
+        registry_url,
+        profile: args.profile,
+        format: args.format,
+        acks: args.acks,
+        threads: args.threads,
+        rate: args.rate.or(if args.count.is_none() { Some(10.0) } else { None }),
+        count: args.count,
+        seed,
+        run: args.run,
+    };
+    let progress = Arc::new(Progress::default());
+    let cancel = watch_signals();
+    let reporter = tokio::spawn(report(Arc::clone(&progress), args.count.is_none()));
+    let result = produce(&order, Arc::clone(&progress), cancel).await;
+    reporter.abort();
+    let ledger = result?;
+    write_ledger(&ledger, args.ledger.as_deref())?;
+    let failed: u64 = ledger.failed.values().sum();
+    if failed > 0 {
+        let reasons: Vec<_> = ledger.failed.iter().map(|(why, n)| format!("{n} × {why}")).collect();
+        bail!("{failed} records were not acknowledged: {}", reasons.join("; "));
+    }
+    Ok(())
+}
+
+/// One line as soon as the first record is acknowledged, then one each ten seconds.
+async fn report(progress: Arc<Progress>, endless: bool) {
+    if !endless {
+        return;
+    }
+    let seen = || async {
+        let acknowledged = progress.acknowledged.load(Ordering::Relaxed);
+        Ok(if acknowledged > 0 { Answer::Is(acknowledged) } else { Answer::NotYet("none".to_owned()) })
+    };
+    let patience = Duration::from_secs(3600);
+    if let Ok(first) = eventually("a first acknowledgement", patience, Duration::from_millis(100), seen).await
+    {
+        println!("acknowledged {first}");
+    }
+    let mut ticks = tokio::time::interval(Duration::from_secs(10));
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let acknowledged = progress.acknowledged.load(Ordering::Relaxed);
+        let failed = progress.failed.load(Ordering::Relaxed);
+        let failures = if failed > 0 { format!(", failed {failed}") } else { String::new() };
+        println!("acknowledged {acknowledged}{failures}");
+    }
+}
+
+/// The whole ledger to the file that was asked for; a summary without the single records to the terminal.
+fn write_ledger(ledger: &Ledger, file: Option<&std::path::Path>) -> Result<()> {
+    let whole = || serde_json::to_string_pretty(ledger);
+    match file {
+        Some(path) if path.as_os_str() == "-" => {
+            println!("{}", whole()?);
+            return Ok(());
+        }
+        Some(path) => {
+            std::fs::write(path, whole()?).with_context(|| format!("{} cannot be written", path.display()))?
+        }
+        None => {}
+    }
+    let mut summary = serde_json::to_value(ledger)?;
+    if let Some(fields) = summary.as_object_mut() {
+        fields.remove("records");
+        if let Some(totals) = fields.get_mut("totals").and_then(|t| t.as_object_mut()) {
+            let high = totals.remove("high_value").and_then(|h| h.as_array().map(Vec::len));
+            totals.insert("high_value_count".to_owned(), high.into());
+        }
+    }
+    println!("{}", serde_json::to_string_pretty(&summary)?);
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! A line a service while a lab starts, a line a recipe while images are built: living lines on a terminal, plain
+//! ones elsewhere.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+
+use crate::engine::{BuildEvent, StartEvent};
+
+struct Lines {
+    terminal: bool,
+    all: MultiProgress,
+    bars: BTreeMap<String, ProgressBar>,
+}
+
+impl Lines {
+    fn new() -> Self {
+        Self { terminal: std::io::stderr().is_terminal(), all: MultiProgress::new(), bars: BTreeMap::new() }
+    }
+
+    fn bar(&mut self, name: &str) -> &ProgressBar {
+        self.bars.entry(name.to_owned()).or_insert_with(|| {
+            let style = ProgressStyle::with_template("{spinner} {prefix:<24} {wide_msg}");
+            let bar = self.all.add(ProgressBar::new_spinner());
+            if let Ok(style) = style {
+                bar.set_style(style.tick_chars("⠋⠙⠸⠴⠦⠇✓"));
+            }
+            bar.set_prefix(name.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        })
+    }
+
+    fn going(&mut self, name: &str, text: &str) {
+        if self.terminal {
+            self.bar(name).set_message(text.to_owned());
+        }
+    }
+
+    fn done(&mut self, name: &str, text: &str) {
+        if self.terminal {
+            self.bar(name).finish_with_message(text.to_owned());
+        } else {
+            eprintln!("{name:<24} {text}");
+        }
+    }
+}
+
+/// Shows the start of services. The task ends when the sender is dropped.
+pub(super) fn start_progress() -> (UnboundedSender<StartEvent>, JoinHandle<()>) {
+    let (sender, mut events) = unbounded_channel();
+    let task = tokio::spawn(async move {
+        let mut lines = Lines::new();
+        while let Some(event) = events.recv().await {
+            match event {
+                StartEvent::Waiting(name, needs) => {
+                    lines.going(&name, &format!("needs {}", needs.join(", ")))
+                }
+                StartEvent::Starting(name) => lines.going(&name, "started, waiting until it is ready"),
+                StartEvent::Ready(name, took) => {
+                    lines.done(&name, &format!("ready after {:.1} s", took.as_secs_f64()));
+                }
+            }
+        }
+    });
+    (sender, task)
+}
+
+/// Shows the build of images. The task ends when the sender is dropped.
+pub(super) fn build_progress() -> (UnboundedSender<BuildEvent>, JoinHandle<()>) {
+    let (sender, mut events) = unbounded_channel();
+    let task = tokio::spawn(async move {
+        let mut lines = Lines::new();
+        while let Some(event) = events.recv().await {
+            match event {
+                BuildEvent::Step { recipe, step } => {
+                    let name = format!("image {recipe}");
+                    if !lines.terminal {
+                        eprintln!("{name:<24} {}", short(&step));
+                    }
+                    lines.going(&name, &step);
+                }
+                BuildEvent::Built { recipe, took, drift } => {
+                    let mut text = format!("built in {:.0} s", took.as_secs_f64());
+                    if !drift.is_empty() {
+                        let first: Vec<_> = drift.iter().take(4).map(String::as_str).collect();
+                        text += &format!(
+                            "; {} Debian packages differ from those recorded: {}{}",
+                            drift.len(),
+                            first.join(", "),
+                            if drift.len() > 4 { ", …" } else { "" }
+                        );
+                    }
+                    lines.done(&format!("image {recipe}"), &text);
+                }
+            }
+        }
+    });
+    (sender, task)
+}
+
+fn short(step: &str) -> String {
+    let line: String = step.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() > 90 { line.chars().take(89).collect::<String>() + "…" } else { line }
+}

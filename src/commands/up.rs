@@ -1,0 +1,184 @@
+//! `lab up` and `lab reset`: images, start, endpoint table, live line.
+
+use std::collections::BTreeSet;
+use std::io::IsTerminal;
+
+use anyhow::{Result, bail};
+use tokio::sync::watch;
+
+use super::context::Context;
+use super::progress::{build_progress, start_progress};
+use super::signals::{Interrupted, watch_signals};
+use super::{live, status};
+use crate::engine::{Engine, InstanceLock, InstanceState, Source, Started, UpOptions, build_images, is_free};
+use crate::project::Project;
+use crate::topology::{DEFAULT_INSTANCE, Endpoints, Instance, Topology};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Which lab; lab.toml's default where absent.
+    #[arg(long, value_name = "NAME")]
+    lab: Option<String>,
+    /// Moves every host port; other instances than the default one find a free offset themselves.
+    #[arg(long, value_name = "N")]
+    port_offset: Option<u16>,
+    /// Where images come from.
+    #[arg(long, value_enum, default_value = "local")]
+    images: Source,
+    /// Return when every service is ready, without the live line.
+    #[arg(long)]
+    detach: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ResetArgs {
+    #[command(flatten)]
+    up: Args,
+}
+
+pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
+    let cancel = watch_signals();
+    let project = context.project()?;
+    let instance = Instance::new(&context.instance, 0)?;
+    let lock = InstanceLock::take(instance.name())?;
+    let engine = Engine::connect().await?;
+    let state = engine.instance(instance.name()).await?;
+    let topology = match attach(&project, &state, &args, &instance)? {
+        Some(topology) => {
+            println!("instance {instance} is already up; nothing was changed");
+            topology
+        }
+        None => bring_up(&project, &engine, &state, &args, instance.name(), cancel.clone()).await?,
+    };
+    drop(lock);
+    println!("{}", status::endpoint_table(&topology));
+    if !args.detach && std::io::stdout().is_terminal() {
+        println!("Ctrl-C ends only the line below; the lab stays up until ./lab down{}.", context.option());
+        live::follow(&Endpoints::of(&topology), cancel).await;
+    }
+    Ok(())
+}
+
+pub(super) async fn reset(context: &Context, args: ResetArgs) -> Result<()> {
+    let mut up = args.up;
+    {
+        let _lock = InstanceLock::take(&context.instance)?;
+        let engine = Engine::connect().await?;
+        let state = engine.instance(&context.instance).await?;
+        if up.lab.is_none() {
+            up.lab.clone_from(&state.lab);
+        }
+        if up.port_offset.is_none() && state.network.is_some() {
+            up.port_offset = Some(state.offset);
+        }
+        let removed = engine.remove_instance(&context.instance, true).await?;
+        println!("removed {} containers and {} volumes", removed.containers, removed.volumes);
+    }
+    run(context, up).await
+}
+
+/// The topology of an instance that is wholly up; none where it must be started.
+fn attach(
+    project: &Project,
+    state: &InstanceState,
+    args: &Args,
+    instance: &Instance,
+) -> Result<Option<Topology>> {
+    let Some(lab) = &state.lab else { return Ok(None) };
+    let running = project.topology(Some(lab), Instance::new(instance.name(), state.offset)?);
+    // A lab that this definition no longer has can only be replaced.
+    let Ok(running) = running else { return Ok(None) };
+    if !running.services.is_empty() && state.dead(&running).is_empty() {
+        if args.lab.as_ref().is_some_and(|wanted| wanted != lab) {
+            bail!(
+                "instance {instance} runs lab {lab}; stop it first, or start this one as another --instance"
+            );
+        }
+        return Ok(Some(running));
+    }
+    Ok(None)
+}
+
+async fn bring_up(
+    project: &Project,
+    engine: &Engine,
+    state: &InstanceState,
+    args: &Args,
+    instance: &str,
+    cancel: watch::Receiver<bool>,
+) -> Result<Topology> {
+    if !state.is_down() {
+        println!(
+            "instance {instance} is not whole (an interrupted start, or services that died): starting it anew; its data stays"
+        );
+        engine.remove_instance(instance, false).await?;
+    }
+    let offset = match args.port_offset {
+        Some(offset) => offset,
+        None if instance == DEFAULT_INSTANCE => 0,
+        None => free_offset(project, args.lab.as_deref(), instance)?,
+    };
+    let topology = project.topology(args.lab.as_deref(), Instance::new(instance, offset)?)?;
+    let started = start(project, engine, &topology, args.images, cancel).await?;
+    started.give_away();
+    Ok(topology)
+}
+
+/// Builds or pulls what is missing and starts a topology, with progress; undone where `cancel` turns true.
+pub(super) async fn start(
+    project: &Project,
+    engine: &Engine,
+    topology: &Topology,
+    source: Source,
+    mut cancel: watch::Receiver<bool>,
+) -> Result<Started> {
+    let undone = |what: &str| anyhow::Error::new(Interrupted(what.to_owned()));
+    let prepare = async {
+        let decided = engine.decide(project, topology, source).await?;
+        let wanted: BTreeSet<String> = Engine::recipes_of(project, topology, decided);
+        let (events, lines) = build_progress();
+        let built = build_images(engine, project, &wanted, events).await;
+        lines.await?;
+        built?;
+        let resolved = engine.resolve(project, topology, decided).await?;
+        if source == Source::Auto {
+            for (image, reference) in &resolved.taken {
+                println!("image {image:<18} {reference}");
+            }
+        }
+        anyhow::Ok((decided, resolved))
+    };
+    let (decided, resolved) = tokio::select! {
+        prepared = prepare => prepared?,
+        _ = cancel.wait_for(|c| *c) => return Err(undone("no service was started")),
+    };
+    for (image, spec) in &project.file.images {
+        let used = topology.services.iter().any(|s| &s.image == image);
+        if let Some(substitute) = spec.substitute.as_ref().filter(|_| used && decided == Source::Local) {
+            println!("substitute for {}: {substitute}", spec.upstream.as_deref().unwrap_or(image));
+        }
+    }
+    let label = if decided == Source::Upstream { "upstream" } else { "local" };
+    let options = UpOptions { source: label.to_owned(), resolved };
+    let (events, lines) = start_progress();
+    let result = engine.up(project, topology, &options, events, cancel.clone()).await;
+    lines.await?;
+    if *cancel.borrow() && result.is_err() {
+        return Err(undone("the start was undone; nothing of it is left"));
+    }
+    result
+}
+
+/// The first offset with every port free.
+fn free_offset(project: &Project, lab: Option<&str>, instance: &str) -> Result<u16> {
+    for offset in (0..16_000).step_by(100) {
+        let Ok(topology) = project.topology(lab, Instance::new(instance, offset)?) else { continue };
+        if topology.host_ports().all(|(port, ..)| is_free(port)) {
+            if offset > 0 {
+                println!("documented host ports are taken: instance {instance} moves its own by {offset}");
+            }
+            return Ok(offset);
+        }
+    }
+    bail!("no port offset up to 16000 has every port free; give one with --port-offset")
+}

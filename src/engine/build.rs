@@ -1,0 +1,285 @@
+//! Building the images of recipes: what is missing, in the order they stand on each other, with progress.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use futures::{StreamExt, TryStreamExt};
+use testcontainers::bollard::query_parameters::{
+    BuildImageOptionsBuilder, CreateImageOptionsBuilder, RemoveContainerOptionsBuilder,
+};
+use testcontainers::bollard::{body_full, body_try_stream, models::ContainerCreateBody};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::recipe::{RecipeImage, host_arguments, pip_index, recipe_images};
+use super::{Engine, RECIPE_LABEL};
+use crate::project::Project;
+
+/// Release of Debian that the images stand on.
+const DEBIAN: &str = "trixie";
+/// Where recipes leave the list of their Debian packages.
+const PACKAGES_FILE: &str = "/usr/share/streamlab/debian-packages";
+
+/// What happens while images are built.
+#[derive(Debug, Clone)]
+pub enum BuildEvent {
+    /// A recipe's build began or came to a new step.
+    Step {
+        /// Recipe.
+        recipe: String,
+        /// Such as `3/9 RUN …`.
+        step: String,
+    },
+    /// A recipe's image is there.
+    Built {
+        /// Recipe.
+        recipe: String,
+        /// How long it took.
+        took: Duration,
+        /// Debian packages that differ from those recorded, a line each.
+        drift: Vec<String>,
+    },
+}
+
+/// Builds what is missing of `wanted` recipes and of what they stand on. Recipes that do not stand on each other
+/// are built at the same time.
+///
+/// # Errors
+/// The first build that fails, with its last lines.
+pub async fn build_images(
+    engine: &Engine,
+    project: &Project,
+    wanted: &BTreeSet<String>,
+    events: UnboundedSender<BuildEvent>,
+) -> Result<()> {
+    let images: BTreeMap<String, RecipeImage> =
+        recipe_images(project, &engine.arch)?.into_iter().map(|i| (i.name.clone(), i)).collect();
+    let mut missing = BTreeSet::new();
+    let mut open: Vec<&String> = wanted.iter().collect();
+    while let Some(name) = open.pop() {
+        let image = images.get(name).with_context(|| format!("no recipe named {name}"))?;
+        if !missing.contains(name) && engine.image_id(&image.reference).await?.is_none() {
+            missing.insert(name.clone());
+            open.extend(image.recipe.from.iter().map(toml::Spanned::get_ref));
+        }
+    }
+    while !missing.is_empty() {
+        let ready: Vec<_> = missing
+            .iter()
+            .filter(|name| images[*name].recipe.from.iter().all(|f| !missing.contains(f.get_ref())))
+            .cloned()
+            .collect();
+        let builds = ready.iter().map(|name| engine.build(project, &images, &images[name], &events));
+        futures::future::try_join_all(builds).await?;
+        missing.retain(|name| !ready.contains(name));
+    }
+    Ok(())
+}
+
+impl Engine {
+    async fn build(
+        &self,
+        project: &Project,
+        images: &BTreeMap<String, RecipeImage>,
+        image: &RecipeImage,
+        events: &UnboundedSender<BuildEvent>,
+    ) -> Result<()> {
+        let start = Instant::now();
+        let say = |step: &str| {
+            let _ = events.send(BuildEvent::Step { recipe: image.name.clone(), step: step.to_owned() });
+        };
+        say("preparing");
+        let mut arguments = host_arguments();
+        for from in &image.recipe.from {
+            let name = from.get_ref();
+            arguments.insert(name.to_uppercase().replace('-', "_"), images[name].reference.clone());
+        }
+        if image.recipe.host_settings {
+            arguments.extend(pip_index());
+        }
+        if image.recipe.debian {
+            arguments.insert("DEBIAN".to_owned(), self.debian(&say).await?);
+        }
+        let options = BuildImageOptionsBuilder::new()
+            .dockerfile(dockerfile(image))
+            .t(&image.reference)
+            .rm(true)
+            .forcerm(true)
+            .buildargs(&arguments.into_iter().collect::<HashMap<_, _>>())
+            .labels(&HashMap::from([(RECIPE_LABEL.to_owned(), image.name.clone())]))
+            .build();
+        let mut output =
+            self.docker.build_image(options, None, Some(body_full(image.context(project)?.into())));
+        let mut tail: Vec<String> = Vec::new();
+        while let Some(line) = output.next().await {
+            let failed = match line {
+                Err(error) => Some(error.to_string()),
+                Ok(info) => {
+                    for text in info.stream.unwrap_or_default().lines().filter(|l| !l.trim().is_empty()) {
+                        match text.strip_prefix("Step ") {
+                            Some(step) => say(step),
+                            None => tail.push(text.to_owned()),
+                        }
+                    }
+                    info.error_detail.map(|e| e.message.unwrap_or_default())
+                }
+            };
+            if let Some(why) = failed {
+                return Err(build_failure(&image.name, &tail, &why));
+            }
+        }
+        let drift = self.debian_drift(image).await?;
+        let _ = events.send(BuildEvent::Built { recipe: image.name.clone(), took: start.elapsed(), drift });
+        Ok(())
+    }
+
+    /// A Debian root file system as a local image: `debian:trixie-slim` where an image registry answers, otherwise
+    /// bootstrapped from Debian's packages (their signatures are checked by apt).
+    async fn debian(&self, say: &impl Fn(&str)) -> Result<String> {
+        let pulled = format!("debian:{DEBIAN}-slim");
+        if self.image_id(&pulled).await?.is_some() {
+            return Ok(pulled);
+        }
+        let bootstrapped = format!("streamlab/debian:{DEBIAN}-{}", self.arch);
+        if self.image_id(&bootstrapped).await?.is_some() {
+            return Ok(bootstrapped);
+        }
+        say(&format!("asking the image registry for {pulled}"));
+        let options =
+            CreateImageOptionsBuilder::new().from_image("debian").tag(&format!("{DEBIAN}-slim")).build();
+        let pull: Result<Vec<_>, _> = self.docker.create_image(Some(options), None, None).try_collect().await;
+        if pull.is_ok() && self.image_id(&pulled).await?.is_some() {
+            return Ok(pulled);
+        }
+        say("no image registry answers: bootstrapping Debian from its packages (mmdebstrap)");
+        let folder = tempfile_folder()?;
+        let archive = folder.join("rootfs.tar");
+        let made = tokio::process::Command::new("mmdebstrap")
+            .args(["--quiet", "--variant=minbase", "--include=ca-certificates"])
+            .args(
+                ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*"]
+                    .map(|path| format!("--dpkgopt=path-exclude={path}")),
+            )
+            .arg(DEBIAN)
+            .arg(&archive)
+            .args(std::env::var("LAB_DEBIAN_MIRROR").ok())
+            .stdin(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await;
+        let imported = match made {
+            Err(e) => Err(anyhow!(
+                "no image registry answers, and mmdebstrap cannot be run ({e}).\n  sudo apt-get install mmdebstrap debian-archive-keyring"
+            )),
+            Ok(run) if !run.status.success() => {
+                let text = String::from_utf8_lossy(&run.stderr);
+                let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+                Err(build_failure("debian", &lines, &format!("mmdebstrap: {}", run.status)))
+            }
+            Ok(_) => self.import(&archive, &bootstrapped).await,
+        };
+        let _ = std::fs::remove_dir_all(&folder);
+        imported.map(|()| bootstrapped)
+    }
+
+    async fn import(&self, archive: &std::path::Path, reference: &str) -> Result<()> {
+        let (repo, tag) = reference.rsplit_once(':').unwrap_or((reference, "latest"));
+        let file = tokio::fs::File::open(archive).await?;
+        let chunks = futures::stream::try_unfold(file, |mut file| async move {
+            use tokio::io::AsyncReadExt as _;
+            let mut chunk = vec![0; 1 << 20];
+            let read = file.read(&mut chunk).await?;
+            chunk.truncate(read);
+            Ok::<_, std::io::Error>((read > 0).then(|| (chunk.into(), file)))
+        });
+        let options = CreateImageOptionsBuilder::new()
+            .from_src("-")
+            .repo(repo)
+            .tag(tag)
+            .changes(vec![format!("LABEL {RECIPE_LABEL}=debian")])
+            .build();
+        let done: Vec<_> = self
+            .docker
+            .create_image(Some(options), Some(body_try_stream(chunks)), None)
+            .try_collect()
+            .await
+            .map_err(|e| build_failure("debian", &[], &e.to_string()))?;
+        if done.iter().any(|d| d.error_detail.is_some()) {
+            bail!("the engine refused the Debian root file system: {done:?}");
+        }
+        Ok(())
+    }
+
+    /// Lines such as `openjdk-21-jre-headless 21.0.13 (recorded 21.0.12)`.
+    async fn debian_drift(&self, image: &RecipeImage) -> Result<Vec<String>> {
+        let Some(recorded) = image.recorded_packages() else { return Ok(Vec::new()) };
+        let found = self.file_of_image(&image.reference, PACKAGES_FILE).await?;
+        let parse = |text: &str| -> BTreeMap<String, String> {
+            let pairs = text.lines().filter_map(|l| l.split_once(' '));
+            pairs.map(|(n, v)| (n.to_owned(), v.to_owned())).collect()
+        };
+        let (recorded, found) = (parse(&recorded), parse(&found));
+        let names: BTreeSet<_> = recorded.keys().chain(found.keys()).collect();
+        let drift = names.into_iter().filter(|n| recorded.get(*n) != found.get(*n)).map(|name| {
+            let show = |v: Option<&String>| v.map_or("absent", String::as_str).to_owned();
+            format!("{name} {} (recorded {})", show(found.get(name)), show(recorded.get(name)))
+        });
+        Ok(drift.collect())
+    }
+
+    /// The text of a file in an image.
+    async fn file_of_image(&self, reference: &str, path: &str) -> Result<String> {
+        let body = ContainerCreateBody { image: Some(reference.to_owned()), ..Default::default() };
+        let container = self
+            .docker
+            .create_container(None::<testcontainers::bollard::query_parameters::CreateContainerOptions>, body)
+            .await?;
+        let options = testcontainers::bollard::query_parameters::DownloadFromContainerOptionsBuilder::new()
+            .path(path)
+            .build();
+        let chunks: Result<Vec<_>, _> =
+            self.docker.download_from_container(&container.id, Some(options)).try_collect().await;
+        let remove = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        self.docker.remove_container(&container.id, Some(remove)).await?;
+        let bytes = chunks.with_context(|| format!("{reference} has no {path}"))?.concat();
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let mut text = String::new();
+        for entry in archive.entries()? {
+            std::io::Read::read_to_string(&mut entry?, &mut text)?;
+        }
+        Ok(text)
+    }
+}
+
+/// On Linux the own image gets the program that runs now; elsewhere it is compiled inside (never run so far).
+fn dockerfile(image: &RecipeImage) -> &'static str {
+    if image.recipe.program && !cfg!(target_os = "linux") { "Dockerfile.from-source" } else { "Dockerfile" }
+}
+
+fn tempfile_folder() -> Result<std::path::PathBuf> {
+    let folder = std::env::temp_dir().join(format!("streamlab-debian-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+fn build_failure(recipe: &str, tail: &[String], why: &str) -> anyhow::Error {
+    let last = tail.iter().rev().take(12).rev().map(|l| format!("  | {l}")).collect::<Vec<_>>().join("\n");
+    let said = tail.join("\n") + why;
+    let hint = if said.contains("o space left on device") {
+        "\n  The disk is full: `./lab images remove --old` and `docker system df` say what can go."
+    } else if [
+        "Temporary failure",
+        "Could not resolve",
+        "Connection refused",
+        "timed out",
+        "Network is unreachable",
+    ]
+    .iter()
+    .any(|sign| said.contains(sign))
+    {
+        "\n  A package registry did not answer. Behind a proxy, set HTTP_PROXY/HTTPS_PROXY; then run it again: finished steps are kept."
+    } else {
+        ""
+    };
+    anyhow!("image {recipe} could not be built: {}\n{last}{hint}", why.trim())
+}

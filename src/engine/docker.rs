@@ -1,0 +1,97 @@
+//! The connection to the engine, and what stands in its way in one line with its fix.
+
+use std::path::Path;
+
+use testcontainers::bollard::Docker;
+
+/// Oldest engine API that the lab was run against (Docker 20.10).
+const OLDEST_API: (u32, u32) = (1, 41);
+
+/// A connected engine.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    pub(super) docker: Docker,
+    /// Version of the engine, such as `20.10.24`.
+    pub version: String,
+    /// Architecture of the engine, such as `amd64`.
+    pub arch: String,
+}
+
+/// Why there is no usable engine, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Nothing listens on the socket.
+    #[error(
+        "no Docker engine answers on {0}.\n  Start one: ./lab engine start   (or set DOCKER_HOST to one that runs)"
+    )]
+    Missing(String),
+    /// The socket is there but this user may not use it.
+    #[error(
+        "the Docker engine's socket {0} is not open to this user.\n  Once: sudo usermod -aG docker $USER && newgrp docker"
+    )]
+    Forbidden(String),
+    /// Too old.
+    #[error(
+        "the Docker engine is too old: it speaks API {found}, the lab needs 1.41 (Docker 20.10) or newer"
+    )]
+    TooOld {
+        /// The engine's API version.
+        found: String,
+    },
+    /// It answered, but not sensibly.
+    #[error("the Docker engine on {host} gave no sensible answer: {why}")]
+    Broken {
+        /// Its address.
+        host: String,
+        /// What it said.
+        why: String,
+    },
+}
+
+impl Engine {
+    /// Connects to `DOCKER_HOST` or the local socket and checks that the engine is new enough.
+    ///
+    /// # Errors
+    /// [`EngineError`], each with its fix.
+    pub async fn connect() -> Result<Self, EngineError> {
+        let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+        #[cfg(unix)]
+        if let Some(path) = host.strip_prefix("unix://") {
+            check_socket(Path::new(path))?;
+        }
+        let broken =
+            |why: &dyn std::fmt::Display| EngineError::Broken { host: host.clone(), why: why.to_string() };
+        let docker = Docker::connect_with_defaults().map_err(|e| broken(&e))?;
+        let docker = docker.negotiate_version().await.map_err(|_| EngineError::Missing(host.clone()))?;
+        let version = docker.version().await.map_err(|e| broken(&e))?;
+        let api = version.api_version.unwrap_or_default();
+        if parse_api(&api) < Some(OLDEST_API) {
+            return Err(EngineError::TooOld { found: api });
+        }
+        Ok(Self {
+            docker,
+            version: version.version.unwrap_or_default(),
+            arch: version.arch.unwrap_or_else(|| "amd64".to_owned()),
+        })
+    }
+
+    /// The engine's client, for questions that only a test asks.
+    pub fn client(&self) -> &Docker {
+        &self.docker
+    }
+}
+
+#[cfg(unix)]
+fn check_socket(path: &Path) -> Result<(), EngineError> {
+    let shown = path.display().to_string();
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Err(EngineError::Forbidden(shown)),
+        Err(_) => Err(EngineError::Missing(shown)),
+    }
+}
+
+fn parse_api(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}

@@ -1,0 +1,165 @@
+//! What is asked of one container: run a command inside, read its log, its use of memory and CPU, kill, start.
+
+use anyhow::{Context, Result};
+use futures::{Stream, StreamExt, TryStreamExt};
+use testcontainers::bollard::exec::StartExecResults;
+use testcontainers::bollard::models::ExecConfig;
+use testcontainers::bollard::query_parameters::{
+    KillContainerOptions, LogsOptionsBuilder, StatsOptionsBuilder, StopContainerOptionsBuilder,
+};
+
+use super::Engine;
+
+/// What a command inside a container gave.
+#[derive(Debug, Clone)]
+pub struct ExecOutput {
+    /// Exit code.
+    pub code: i64,
+    /// Standard output and error, as they came.
+    pub text: String,
+}
+
+/// What a container uses.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
+pub struct Usage {
+    /// Bytes now, without the page cache.
+    pub memory: u64,
+    /// CPU-seconds since it was started.
+    pub cpu_seconds: f64,
+}
+
+impl Engine {
+    /// Runs a command inside a container to its end.
+    ///
+    /// # Errors
+    /// The container is not running, or the engine does not answer. A non-zero exit code is no error.
+    pub async fn exec(&self, container: &str, command: &[&str]) -> Result<ExecOutput> {
+        let config = ExecConfig {
+            cmd: Some(command.iter().map(|c| (*c).to_owned()).collect()),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            ..Default::default()
+        };
+        let exec = self.docker.create_exec(container, config).await?;
+        let mut text = String::new();
+        if let StartExecResults::Attached { mut output, .. } = self.docker.start_exec(&exec.id, None).await? {
+            while let Some(chunk) = output.next().await {
+                text.push_str(&String::from_utf8_lossy(&chunk?.into_bytes()));
+            }
+        }
+        let code = self.docker.inspect_exec(&exec.id).await?.exit_code;
+        Ok(ExecOutput { code: code.context("the command has not ended")?, text })
+    }
+
+    /// The log of a container: the last `tail` lines (all where none), going on as it grows where `follow`.
+    pub fn log(
+        &self,
+        container: &str,
+        tail: Option<usize>,
+        follow: bool,
+    ) -> impl Stream<Item = Result<String>> + use<> {
+        let options = LogsOptionsBuilder::new()
+            .stdout(true)
+            .stderr(true)
+            .follow(follow)
+            .tail(&tail.map_or("all".to_owned(), |n| n.to_string()))
+            .build();
+        let docker = self.docker.clone();
+        let container = container.to_owned();
+        async_log(docker, container, options)
+    }
+
+    /// The last telling lines of a container's log, indented; empty where there is none. The frames of a Java stack
+    /// trace are left out: they would push its message off the screen.
+    pub async fn last_lines(&self, container: &str, lines: usize) -> String {
+        let log = self.log(container, Some(lines * 20), false);
+        let text = log.try_collect::<Vec<String>>().await.unwrap_or_default().concat();
+        let frame = |line: &&str| {
+            let line = line.trim_start();
+            !line.is_empty() && !line.starts_with("at ") && !line.starts_with("... ")
+        };
+        let telling: Vec<&str> = text.lines().filter(frame).collect();
+        let shown = telling.iter().rev().take(lines).rev();
+        shown
+            .map(|line| format!("  | {}", line.chars().take(200).collect::<String>()))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    /// What a container uses now.
+    ///
+    /// # Errors
+    /// The container is not there, or the engine does not answer.
+    pub async fn usage(&self, container: &str) -> Result<Usage> {
+        let options = StatsOptionsBuilder::new().stream(false).one_shot(true).build();
+        let stats = self.docker.stats(container, Some(options)).next().await.context("no figures")??;
+        let memory = stats.memory_stats.unwrap_or_default();
+        // What `docker stats` shows: use less the page cache that can go.
+        let details = memory.stats.unwrap_or_default();
+        let cache =
+            details.get("inactive_file").or(details.get("total_inactive_file")).copied().unwrap_or_default();
+        let cpu = stats.cpu_stats.and_then(|c| c.cpu_usage).and_then(|u| u.total_usage).unwrap_or_default();
+        #[allow(clippy::cast_precision_loss)]
+        Ok(Usage {
+            memory: memory.usage.unwrap_or_default().saturating_sub(cache),
+            cpu_seconds: cpu as f64 / 1e9,
+        })
+    }
+
+    /// Sends SIGKILL.
+    ///
+    /// # Errors
+    /// The container is not running, or the engine does not answer.
+    pub async fn kill(&self, container: &str) -> Result<()> {
+        self.docker
+            .kill_container(container, None::<KillContainerOptions>)
+            .await
+            .with_context(|| format!("{container} cannot be killed"))
+    }
+
+    /// Starts a container that has ended.
+    ///
+    /// # Errors
+    /// The container is not there, or it cannot be started.
+    pub async fn start_again(&self, container: &str) -> Result<()> {
+        self.docker
+            .start_container(
+                container,
+                None::<testcontainers::bollard::query_parameters::StartContainerOptions>,
+            )
+            .await
+            .with_context(|| format!("{container} cannot be started"))
+    }
+
+    /// Stops a container: SIGTERM, and SIGKILL after `grace_seconds`.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub async fn stop(&self, container: &str, grace_seconds: i32) -> Result<()> {
+        let options = StopContainerOptionsBuilder::new().t(grace_seconds).build();
+        self.docker
+            .stop_container(container, Some(options))
+            .await
+            .with_context(|| format!("{container} cannot be stopped"))
+    }
+}
+
+fn async_log(
+    docker: testcontainers::bollard::Docker,
+    container: String,
+    options: testcontainers::bollard::query_parameters::LogsOptions,
+) -> impl Stream<Item = Result<String>> {
+    let (send, receive) = futures::channel::mpsc::unbounded();
+    tokio::spawn(async move {
+        let mut chunks = docker.logs(&container, Some(options));
+        while let Some(chunk) = chunks.next().await {
+            let line = chunk
+                .map(|c| String::from_utf8_lossy(&c.into_bytes()).into_owned())
+                .map_err(|e| anyhow::anyhow!("the log of {container} cannot be read: {e}"));
+            if send.unbounded_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receive
+}

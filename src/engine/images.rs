@@ -1,0 +1,197 @@
+//! From an image's name in `lab.toml` to the id of an image on the engine, for either source. After this no code
+//! knows the source.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use futures::TryStreamExt;
+use testcontainers::bollard::errors::Error as BollardError;
+use testcontainers::bollard::query_parameters::{
+    CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
+};
+
+use super::recipe::recipe_images;
+use super::{Engine, RECIPE_LABEL};
+use crate::project::Project;
+use crate::topology::Topology;
+
+/// Where images come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Source {
+    /// Built on this machine from package registries.
+    Local,
+    /// Public images, by digest.
+    Upstream,
+    /// Upstream where the image registry answers, otherwise local.
+    Auto,
+}
+
+/// The images and add-ons of a topology, as ids on the engine.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// `sha256:…` by image name.
+    pub images: BTreeMap<String, String>,
+    /// Image references that fill add-on volumes, by add-on name.
+    pub addons: BTreeMap<String, String>,
+    /// What was taken from where, by image name.
+    pub taken: BTreeMap<String, String>,
+}
+
+/// A pinned upstream image in `images.lock.json`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockEntry {
+    /// Digest of the multi-platform index.
+    pub index: String,
+    /// Where the digest was seen.
+    pub confirmed: String,
+}
+
+/// Reads `images.lock.json`: `name:tag` → digest.
+///
+/// # Errors
+/// The file is missing or malformed.
+pub fn lock_entries(root: &Path) -> Result<BTreeMap<String, LockEntry>> {
+    let path = root.join("images.lock.json");
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is malformed", path.display()))
+}
+
+impl Engine {
+    /// The id of an image that is on the engine.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub async fn image_id(&self, reference: &str) -> Result<Option<String>> {
+        match self.docker.inspect_image(reference).await {
+            Ok(image) => Ok(image.id),
+            Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Recipes whose images a topology needs from the local source.
+    pub fn recipes_of(project: &Project, topology: &Topology, source: Source) -> BTreeSet<String> {
+        let images = topology.services.iter().filter_map(|s| project.file.images.get(&s.image));
+        let local = images.filter(|i| source == Source::Local || i.upstream.is_none());
+        let of_images = local.filter_map(|i| i.recipe.as_ref());
+        let addons = topology.services.iter().flat_map(|s| &s.addons);
+        let of_addons = addons.filter_map(|a| project.file.addons.get(a)?.recipe.as_ref());
+        of_images.chain(of_addons).map(|r| r.get_ref().clone()).collect()
+    }
+
+    /// Decides `auto`: upstream if the registry answers for one of the images.
+    ///
+    /// # Errors
+    /// The lock file is missing or malformed.
+    pub async fn decide(&self, project: &Project, topology: &Topology, source: Source) -> Result<Source> {
+        if source != Source::Auto {
+            return Ok(source);
+        }
+        let lock = lock_entries(&project.root)?;
+        let references =
+            topology.services.iter().filter_map(|s| project.file.images.get(&s.image)?.upstream.as_ref());
+        let Some(reference) = references.into_iter().next() else { return Ok(Source::Local) };
+        let there = self.pull_pinned(reference, &lock).await.is_ok();
+        Ok(if there { Source::Upstream } else { Source::Local })
+    }
+
+    /// The ids of all images and add-ons of a topology. Upstream images are pulled by digest; local ones must have
+    /// been built.
+    ///
+    /// # Errors
+    /// All images that are missing, by name, and what to run.
+    pub async fn resolve(&self, project: &Project, topology: &Topology, source: Source) -> Result<Resolved> {
+        let recipes: HashMap<String, String> =
+            recipe_images(project, &self.arch)?.into_iter().map(|i| (i.name, i.reference)).collect();
+        let lock = lock_entries(&project.root)?;
+        let mut resolved =
+            Resolved { images: BTreeMap::new(), addons: BTreeMap::new(), taken: BTreeMap::new() };
+        let mut missing = Vec::new();
+        for name in topology.services.iter().map(|s| &s.image).collect::<BTreeSet<_>>() {
+            let image = &project.file.images[name];
+            let upstream = image.upstream.as_ref().filter(|_| source == Source::Upstream);
+            let reference = match (upstream, &image.recipe) {
+                (Some(reference), _) => self.pull_pinned(reference, &lock).await?,
+                (None, Some(recipe)) => recipes[recipe.get_ref()].clone(),
+                (None, None) => {
+                    missing.push(format!("{name} (upstream only)"));
+                    continue;
+                }
+            };
+            match self.image_id(&reference).await? {
+                Some(id) => {
+                    resolved.images.insert(name.clone(), id);
+                    resolved.taken.insert(name.clone(), reference);
+                }
+                None => missing.push(name.clone()),
+            }
+        }
+        for name in topology.services.iter().flat_map(|s| &s.addons).collect::<BTreeSet<_>>() {
+            if let Some(recipe) = &project.file.addons[name].recipe {
+                let reference = &recipes[recipe.get_ref()];
+                match self.image_id(reference).await? {
+                    Some(_) => drop(resolved.addons.insert(name.clone(), reference.clone())),
+                    None => missing.push(format!("add-on {name}")),
+                }
+            }
+        }
+        if !missing.is_empty() {
+            bail!("images are missing: {}.\n  Build them: ./lab images build", missing.join(", "));
+        }
+        Ok(resolved)
+    }
+
+    /// Pulls `name:tag` by the digest that the lock holds for it; gives the digest reference.
+    async fn pull_pinned(&self, reference: &str, lock: &BTreeMap<String, LockEntry>) -> Result<String> {
+        let entry = lock.get(reference).with_context(|| {
+            format!("images.lock.json has no digest for {reference}: it is not run unpinned")
+        })?;
+        let name = reference.rsplit_once(':').map_or(reference, |(name, _)| name);
+        let pinned = format!("{name}@{}", entry.index);
+        if self.image_id(&pinned).await?.is_none() {
+            let options = CreateImageOptionsBuilder::new().from_image(&pinned).build();
+            let pull: Result<Vec<_>, _> =
+                self.docker.create_image(Some(options), None, None).try_collect().await;
+            pull.with_context(|| {
+                format!(
+                    "{pinned} cannot be pulled (does an image registry answer? --images local needs none)"
+                )
+            })?;
+        }
+        Ok(pinned)
+    }
+
+    /// Images built here: reference and size in bytes, by recipe.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub async fn built_images(&self) -> Result<Vec<(String, String, i64)>> {
+        let filters = HashMap::from([("label", vec![RECIPE_LABEL])]);
+        let options = ListImagesOptionsBuilder::new().filters(&filters).build();
+        let mut found = Vec::new();
+        for image in self.docker.list_images(Some(options)).await? {
+            let recipe = image.labels.get(RECIPE_LABEL).cloned().unwrap_or_default();
+            for tag in image.repo_tags {
+                found.push((recipe.clone(), tag, image.size));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Removes an image by reference.
+    ///
+    /// # Errors
+    /// A container still stands on it, or the engine does not answer.
+    pub async fn remove_image(&self, reference: &str) -> Result<()> {
+        let options = RemoveImageOptionsBuilder::new().build();
+        self.docker
+            .remove_image(reference, Some(options), None)
+            .await
+            .with_context(|| format!("{reference} cannot be removed"))?;
+        Ok(())
+    }
+}

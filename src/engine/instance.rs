@@ -1,0 +1,291 @@
+//! What is there of an instance, found by its label alone, and its removal.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result};
+use testcontainers::bollard::errors::Error as BollardError;
+use testcontainers::bollard::models::{NetworkCreateRequest, VolumeCreateRequest};
+use testcontainers::bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+};
+
+use super::{Engine, INSTANCE_LABEL, LAB_LABEL, OFFSET_LABEL, SERVICE_LABEL, SOURCE_LABEL, STOPS_LAST_LABEL};
+use crate::topology::Topology;
+
+/// Seconds that a service gets between SIGTERM and SIGKILL when its instance goes.
+const GRACE_SECONDS: i32 = 3;
+
+/// What is there of an instance.
+#[derive(Debug, Clone, Default)]
+pub struct InstanceState {
+    /// Containers, by service name.
+    pub containers: Vec<ContainerState>,
+    /// Network name, if there is one.
+    pub network: Option<String>,
+    /// Lab that the network was made for.
+    pub lab: Option<String>,
+    /// Port offset that the network was made with.
+    pub offset: u16,
+    /// Image source that the network was made with.
+    pub source: Option<String>,
+    /// Volumes.
+    pub volumes: Vec<String>,
+}
+
+/// One container of an instance.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ContainerState {
+    /// Service name.
+    pub service: String,
+    /// Container name.
+    pub container: String,
+    /// `running`, `exited`, `created`, …
+    pub state: String,
+    /// In words, with the exit code where it ended.
+    pub status: String,
+    /// Published ports: host port → port inside.
+    pub ports: Vec<(u16, u16)>,
+    /// Published on an address other than 127.0.0.1.
+    pub exposed: bool,
+    /// It is stopped after the others.
+    #[serde(skip)]
+    pub stops_last: bool,
+    /// Named volumes: name, path inside.
+    #[serde(skip)]
+    pub volumes: Vec<(String, String)>,
+}
+
+/// What a removal took away.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Removed {
+    /// Containers.
+    pub containers: usize,
+    /// Networks.
+    pub networks: usize,
+    /// Volumes.
+    pub volumes: usize,
+    /// Volumes that stay.
+    pub kept_volumes: usize,
+}
+
+impl ContainerState {
+    /// It runs.
+    pub fn running(&self) -> bool {
+        self.state == "running"
+    }
+
+    /// It ended with exit code 0.
+    pub fn completed(&self) -> bool {
+        self.state == "exited" && self.status.contains("(0)")
+    }
+}
+
+impl InstanceState {
+    /// Nothing but volumes is there.
+    pub fn is_down(&self) -> bool {
+        self.containers.is_empty() && self.network.is_none()
+    }
+
+    /// A container by service name.
+    pub fn of(&self, service: &str) -> Option<&ContainerState> {
+        self.containers.iter().find(|c| c.service == service)
+    }
+
+    /// Services of `topology` that are not there or have died.
+    pub fn dead<'t>(&self, topology: &'t Topology) -> Vec<(&'t str, String)> {
+        let state = |name: &str| match self.of(name) {
+            None => Some("not there".to_owned()),
+            Some(c) if c.running() || c.completed() => None,
+            Some(c) => Some(c.status.to_lowercase()),
+        };
+        topology.services.iter().filter_map(|s| Some((s.name.as_str(), state(&s.name)?))).collect()
+    }
+}
+
+fn by_label(label: &str) -> HashMap<&'static str, Vec<String>> {
+    HashMap::from([("label", vec![label.to_owned()])])
+}
+
+impl Engine {
+    /// What is there of an instance.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub async fn instance(&self, name: &str) -> Result<InstanceState> {
+        let mut state = InstanceState::default();
+        let label = by_label(&format!("{INSTANCE_LABEL}={name}"));
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&label).build();
+        for found in self.docker.list_containers(Some(options)).await? {
+            let labels = found.labels.unwrap_or_default();
+            let first = found.names.unwrap_or_default().into_iter().next().unwrap_or_default();
+            let mut ports: Vec<(u16, u16)> = Vec::new();
+            let mut exposed = false;
+            for port in found.ports.unwrap_or_default() {
+                if let Some(host) = port.public_port {
+                    exposed |= port.ip.as_deref() != Some("127.0.0.1");
+                    ports.push((host, port.private_port));
+                }
+            }
+            ports.sort_unstable();
+            state.containers.push(ContainerState {
+                service: labels.get(SERVICE_LABEL).cloned().unwrap_or_default(),
+                container: first.trim_start_matches('/').to_owned(),
+                state: found.state.map(|s| s.to_string()).unwrap_or_default(),
+                status: found.status.unwrap_or_default(),
+                ports,
+                exposed,
+                stops_last: labels.contains_key(STOPS_LAST_LABEL),
+                volumes: found
+                    .mounts
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter_map(|m| Some((m.name?, m.destination?)))
+                    .collect(),
+            });
+        }
+        state.containers.sort_by(|a, b| a.service.cmp(&b.service));
+        let options = ListNetworksOptionsBuilder::new().filters(&label).build();
+        for network in self.docker.list_networks(Some(options)).await? {
+            let labels = network.labels.unwrap_or_default();
+            state.network = network.name;
+            state.lab = labels.get(LAB_LABEL).cloned();
+            state.offset = labels.get(OFFSET_LABEL).and_then(|o| o.parse().ok()).unwrap_or_default();
+            state.source = labels.get(SOURCE_LABEL).cloned();
+        }
+        let options = ListVolumesOptionsBuilder::new().filters(&label).build();
+        let volumes = self.docker.list_volumes(Some(options)).await?.volumes.unwrap_or_default();
+        state.volumes = volumes.into_iter().map(|v| v.name).collect();
+        state.volumes.sort();
+        Ok(state)
+    }
+
+    /// Names of all instances that have a network, and their port offsets.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub async fn instances(&self) -> Result<Vec<(String, u16)>> {
+        let options = ListNetworksOptionsBuilder::new().filters(&by_label(INSTANCE_LABEL)).build();
+        let networks = self.docker.list_networks(Some(options)).await?;
+        let labels = networks.into_iter().filter_map(|n| n.labels);
+        let of = |l: HashMap<String, String>| {
+            let offset = l.get(OFFSET_LABEL).and_then(|o| o.parse().ok()).unwrap_or_default();
+            Some((l.get(INSTANCE_LABEL)?.clone(), offset))
+        };
+        let mut found: Vec<_> = labels.filter_map(of).collect();
+        found.sort();
+        Ok(found)
+    }
+
+    /// Makes the network of an instance; its labels say what it was made for.
+    pub(super) async fn create_network(&self, topology: &Topology, source: &str) -> Result<()> {
+        let labels = HashMap::from([
+            (INSTANCE_LABEL.to_owned(), topology.instance.name().to_owned()),
+            (LAB_LABEL.to_owned(), topology.lab.clone()),
+            (OFFSET_LABEL.to_owned(), topology.instance.offset().to_string()),
+            (SOURCE_LABEL.to_owned(), source.to_owned()),
+        ]);
+        let request = NetworkCreateRequest {
+            name: topology.network.clone(),
+            labels: Some(labels),
+            ..Default::default()
+        };
+        self.docker
+            .create_network(request)
+            .await
+            .with_context(|| format!("network {} cannot be made", topology.network))?;
+        Ok(())
+    }
+
+    /// Makes the volumes of a topology that are not there; gives the names of those it made.
+    pub(super) async fn create_volumes(&self, topology: &Topology) -> Result<Vec<String>> {
+        let there = self.instance(topology.instance.name()).await?.volumes;
+        let mut made = Vec::new();
+        for volume in topology.services.iter().flat_map(|s| &s.volumes) {
+            if there.contains(&volume.name) || made.contains(&volume.name) {
+                continue;
+            }
+            let labels = HashMap::from([(INSTANCE_LABEL.to_owned(), topology.instance.name().to_owned())]);
+            let request = VolumeCreateRequest {
+                name: Some(volume.name.clone()),
+                labels: Some(labels),
+                ..Default::default()
+            };
+            self.docker
+                .create_volume(request)
+                .await
+                .with_context(|| format!("volume {} cannot be made", volume.name))?;
+            made.push(volume.name.clone());
+        }
+        Ok(made)
+    }
+
+    /// Removes the containers and the network of an instance, and its volumes where `volumes`.
+    ///
+    /// # Errors
+    /// The engine refuses, or does not answer.
+    pub async fn remove_instance(&self, name: &str, volumes: bool) -> Result<Removed> {
+        let state = self.instance(name).await?;
+        let mut removed = Removed { kept_volumes: state.volumes.len(), ..Removed::default() };
+        for last in [false, true] {
+            let containers = state.containers.iter().filter(|c| c.stops_last == last);
+            let gone = futures::future::try_join_all(containers.map(|c| self.remove_container(c))).await?;
+            removed.containers += gone.len();
+        }
+        if let Some(network) = &state.network {
+            gone_is_fine(self.docker.remove_network(network).await)?;
+            removed.networks = 1;
+        }
+        if volumes {
+            removed.volumes = self.remove_volumes(&state.volumes).await?;
+            removed.kept_volumes -= removed.volumes;
+        }
+        Ok(removed)
+    }
+
+    /// Stops and removes one container, and the nameless volumes that its image declares.
+    pub(super) async fn remove_container(&self, container: &ContainerState) -> Result<()> {
+        if container.running() {
+            // One that ended in between is as good as stopped.
+            let grace = if container.stops_last { 1 } else { GRACE_SECONDS };
+            let _ = self.stop(&container.container, grace).await;
+        }
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        gone_is_fine(self.docker.remove_container(&container.container, Some(options)).await)
+            .with_context(|| format!("{} cannot be removed", container.container))
+    }
+
+    /// Removes volumes by name.
+    pub(super) async fn remove_volumes(&self, names: &[String]) -> Result<usize> {
+        for name in names {
+            gone_is_fine(self.docker.remove_volume(name, None::<RemoveVolumeOptions>).await)
+                .with_context(|| format!("volume {name} cannot be removed"))?;
+        }
+        Ok(names.len())
+    }
+
+    /// Bytes in the volumes of an instance, as its running containers see them.
+    pub async fn volume_bytes(&self, state: &InstanceState) -> u64 {
+        let mut asked = std::collections::BTreeSet::new();
+        let mut questions = Vec::new();
+        for container in state.containers.iter().filter(|c| c.running()) {
+            for (volume, path) in &container.volumes {
+                if state.volumes.contains(volume) && asked.insert(volume) {
+                    questions.push(async move {
+                        let output = self.exec(&container.container, &["du", "-sk", path]).await.ok()?;
+                        output.text.split_whitespace().next()?.parse::<u64>().ok()
+                    });
+                }
+            }
+        }
+        futures::future::join_all(questions).await.into_iter().flatten().sum::<u64>() * 1024
+    }
+}
+
+fn gone_is_fine(result: Result<(), BollardError>) -> Result<()> {
+    match result {
+        // 409: its removal is already in progress.
+        Err(BollardError::DockerResponseServerError { status_code: 404 | 409, .. }) | Ok(()) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}

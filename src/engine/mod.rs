@@ -1,0 +1,40 @@
+//! The only room that talks to the Docker engine: images, start, stop, attach, clean up.
+//!
+//! Everything it makes carries the label [`INSTANCE_LABEL`], and it removes by that label only.
+
+mod build;
+mod docker;
+mod exec;
+mod images;
+mod instance;
+mod lock;
+mod ports;
+mod ready;
+mod recipe;
+mod start;
+mod up;
+
+pub use build::{BuildEvent, build_images};
+pub use docker::{Engine, EngineError};
+pub use exec::{ExecOutput, Usage};
+pub use images::{LockEntry, Resolved, Source, lock_entries};
+pub use instance::{ContainerState, InstanceState, Removed};
+pub use lock::{InstanceLock, state_dir};
+pub use ports::{PortHolder, holder_of, is_free};
+pub use recipe::{RecipeImage, recipe_images};
+pub use up::{StartEvent, StartFailure, Started, UpOptions};
+
+/// Names the instance on every container, network and volume.
+pub const INSTANCE_LABEL: &str = "streamlab.instance";
+/// Names the service on every container.
+pub const SERVICE_LABEL: &str = "streamlab.service";
+/// On containers that are stopped after the others.
+pub const STOPS_LAST_LABEL: &str = "streamlab.stops-last";
+/// Names the lab on the network.
+pub const LAB_LABEL: &str = "streamlab.lab";
+/// The port offset, on the network.
+pub const OFFSET_LABEL: &str = "streamlab.offset";
+/// The image source, on the network.
+pub const SOURCE_LABEL: &str = "streamlab.source";
+/// Names the recipe on every image built here.
+pub const RECIPE_LABEL: &str = "streamlab.recipe";

@@ -1,0 +1,71 @@
+//! Host ports: is one free, and who holds it. The holder is found through /proc, so on Linux only.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+/// The process that listens on a port.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct PortHolder {
+    /// Process id; none when it belongs to another user.
+    pub pid: Option<u32>,
+    /// Its name, or what is known instead.
+    pub name: String,
+}
+
+/// Whether a service could be published on 127.0.0.1 at `port`.
+pub fn is_free(port: u16) -> bool {
+    // Without SO_REUSEADDR a connection in TIME_WAIT would count as a holder; std sets it on Unix.
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+        && TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+}
+
+/// Who listens on `port`, if that can be told.
+pub fn holder_of(port: u16) -> Option<PortHolder> {
+    let mut inodes = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let text = std::fs::read_to_string(table).unwrap_or_default();
+        inodes.extend(text.lines().skip(1).filter_map(|line| listening_inode(line, port)));
+    }
+    if inodes.is_empty() {
+        return None;
+    }
+    let unknown = PortHolder { pid: None, name: "a process of another user".to_owned() };
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Some(unknown) };
+    for process in processes.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+        let Ok(files) = std::fs::read_dir(process.path().join("fd")) else { continue };
+        let holds = files.flatten().filter_map(|f| std::fs::read_link(f.path()).ok()).any(|target| {
+            let target = target.to_string_lossy().into_owned();
+            inodes.iter().any(|inode| target == format!("socket:[{inode}]"))
+        });
+        if holds {
+            let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            return Some(PortHolder { pid: Some(pid), name: name.trim().to_owned() });
+        }
+    }
+    Some(unknown)
+}
+
+/// The socket's inode, if a line of /proc/net/tcp is a listener on `port`.
+fn listening_inode(line: &str, port: u16) -> Option<String> {
+    let fields: Vec<_> = line.split_whitespace().collect();
+    let local = u16::from_str_radix(fields.get(1)?.rsplit(':').next()?, 16).ok()?;
+    (local == port && *fields.get(3)? == "0A").then(|| fields.get(9).map(|i| (*i).to_owned()))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_found_with_its_process() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(!is_free(port));
+        if cfg!(target_os = "linux") {
+            assert_eq!(holder_of(port).unwrap().pid, Some(std::process::id()));
+        }
+        drop(listener);
+        assert!(is_free(port));
+        assert_eq!(holder_of(port), None);
+    }
+}

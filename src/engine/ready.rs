@@ -1,0 +1,152 @@
+//! Readiness: each kind of `lab.toml` as a question to the running service.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use futures::StreamExt;
+
+use super::Engine;
+use crate::clients::{kafka, spark};
+use crate::probes::{Answer, GaveUp, eventually};
+use crate::topology::{Ready, Service, Topology};
+
+/// How often a service that is starting is asked.
+const EVERY: Duration = Duration::from_millis(250);
+
+impl Engine {
+    /// Waits until a service is ready; `seen` is told what it waits for.
+    pub(super) async fn wait_ready(
+        &self,
+        topology: &Topology,
+        service: &Service,
+        patience: Option<Duration>,
+    ) -> Result<(), GaveUp> {
+        let question = format!("{} is ready", service.name);
+        let patience = patience.unwrap_or(Duration::from_secs(service.ready.timeout_seconds()));
+        match &service.ready {
+            Ready::Log { contains } => {
+                let found = tokio::time::timeout(patience, self.log_holds(service, contains)).await;
+                let last = match found {
+                    Ok(Ok(())) => return Ok(()),
+                    Ok(Err(ended)) => {
+                        return Err(GaveUp {
+                            question,
+                            waited: patience,
+                            last: format!("{ended:#}"),
+                            never: true,
+                        });
+                    }
+                    Err(_) => format!("{contains:?} is not in its log"),
+                };
+                Err(GaveUp { question, waited: patience, last, never: false })
+            }
+            ready => {
+                let mut asked = 0_u32;
+                eventually(&question, patience, EVERY, || {
+                    asked += 1;
+                    // Inspecting costs the engine more than the question costs the service.
+                    let look = asked.is_multiple_of(4);
+                    async move {
+                        if look && let Some(ended) = self.ended(service).await? {
+                            return Ok(ended);
+                        }
+                        self.ask(topology, service, ready).await
+                    }
+                })
+                .await
+            }
+        }
+    }
+
+    async fn log_holds(&self, service: &Service, text: &str) -> Result<()> {
+        let mut log = Box::pin(self.log(&service.container, None, true));
+        let mut line = String::new();
+        while let Some(chunk) = log.next().await {
+            line.push_str(&chunk?);
+            if line.contains(text) {
+                return Ok(());
+            }
+            if let Some(end) = line.rfind('\n') {
+                line.drain(..=end);
+            }
+        }
+        Err(anyhow!("it has ended"))
+    }
+
+    /// An answer, if the container has ended: success for one that only had to run, otherwise never.
+    async fn ended(&self, service: &Service) -> Result<Option<Answer<()>>> {
+        let found = self
+            .docker
+            .inspect_container(
+                &service.container,
+                None::<testcontainers::bollard::query_parameters::InspectContainerOptions>,
+            )
+            .await?;
+        let state = found.state.context("no state")?;
+        if state.running == Some(true) {
+            return Ok(None);
+        }
+        let code = state.exit_code.unwrap_or_default();
+        if service.ready == Ready::Completed && code == 0 {
+            return Ok(Some(Answer::Is(())));
+        }
+        let killed =
+            if state.oom_killed == Some(true) { ", killed for passing its memory limit" } else { "" };
+        Ok(Some(Answer::Never(anyhow!("it has ended with exit code {code}{killed}"))))
+    }
+
+    async fn ask(&self, topology: &Topology, service: &Service, ready: &Ready) -> Result<Answer<()>> {
+        let port = |name: &str| {
+            let port = service.ports.iter().find(|p| p.name == name).context("no such port")?;
+            port.host.with_context(|| format!("port {name} is not published"))
+        };
+        match ready {
+            Ready::Tcp { port } => {
+                let port = service.ports.iter().find(|p| &p.name == port).context("no such port")?.container;
+                self.accepts_inside(service, port).await
+            }
+            Ready::Kafka { port: name } => kafka::node_serves(port(name)?).await,
+            Ready::Http { port: name, path, contains, .. } => {
+                let url = format!("http://127.0.0.1:{}{path}", port(name)?);
+                let answer = crate::clients::http().get(&url).send().await?;
+                let status = answer.status();
+                let body = answer.text().await?;
+                if !status.is_success() {
+                    return Ok(Answer::NotYet(format!("{url} answers {status}")));
+                }
+                Ok(match contains.iter().find(|text| !body.contains(*text)) {
+                    Some(text) => Answer::NotYet(format!("{url} does not hold {text:?}")),
+                    None => Answer::Is(()),
+                })
+            }
+            Ready::SparkWorker { master } => {
+                let master = topology.service(master).context("no master")?;
+                let ui = master.ports.iter().find(|p| p.name == "ui").and_then(|p| p.host);
+                let workers = spark::alive_workers(ui.context("the master's ui is not published")?).await?;
+                Ok(if workers.contains(&service.container) {
+                    Answer::Is(())
+                } else {
+                    Answer::NotYet(format!("the master knows the workers {workers:?}"))
+                })
+            }
+            Ready::Completed => Ok(self
+                .ended(service)
+                .await?
+                .unwrap_or_else(|| Answer::NotYet("it is still running".to_owned()))),
+            Ready::Log { .. } => Err(anyhow!("a log is followed, not asked")),
+        }
+    }
+
+    /// One command waits inside: an engine call costs more than a second of waiting does.
+    async fn accepts_inside(&self, service: &Service, port: u16) -> Result<Answer<()>> {
+        let script = format!(
+            "for i in 1 2 3 4 5 6 7 8 9 10; do (exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null && exit 0; sleep 0.5; done; exit 1"
+        );
+        let output = self.exec(&service.container, &["bash", "-c", &script]).await?;
+        Ok(if output.code == 0 {
+            Answer::Is(())
+        } else {
+            Answer::NotYet(format!("port {port} accepts no connection inside"))
+        })
+    }
+}

@@ -1,0 +1,168 @@
+//! Recipes on disk: the tag of each image (a hash of its recipe and of what it stands on) and its build context.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+use crate::project::Project;
+use crate::topology::Recipe;
+
+/// An image that a recipe makes, built or not.
+#[derive(Debug, Clone)]
+pub struct RecipeImage {
+    /// Name of the recipe.
+    pub name: String,
+    /// `streamlab/<name>:<hash>`.
+    pub reference: String,
+    /// The recipe.
+    pub recipe: Recipe,
+    dir: PathBuf,
+}
+
+/// The images of all recipes, those that others stand on first.
+///
+/// # Errors
+/// A recipe's folder, a folder it trains on, or the program that cannot be read.
+pub fn recipe_images(project: &Project, arch: &str) -> Result<Vec<RecipeImage>> {
+    let mut hashes: BTreeMap<&str, String> = BTreeMap::new();
+    let mut images: Vec<RecipeImage> = Vec::new();
+    let mut open: Vec<&String> = project.file.recipes.keys().collect();
+    while !open.is_empty() {
+        let ready = |name: &&&String| {
+            project.file.recipes[**name].from.iter().all(|f| hashes.contains_key(f.get_ref().as_str()))
+        };
+        // The topology has no circles, so one is always ready.
+        let name = *open.iter().find(ready).context("recipes stand on each other in a circle")?;
+        open.retain(|n| *n != name);
+        let recipe = &project.file.recipes[name];
+        let dir = project.root.join("compose/images").join(name);
+        let mut sum = Sha256::new();
+        sum.update(arch);
+        for from in &recipe.from {
+            sum.update(&hashes[from.get_ref().as_str()]);
+        }
+        for (path, file) in context_files(project, recipe, &dir)? {
+            // A training run only decides which classes start fast: an edited job is no other image.
+            if recipe.trains_on.iter().any(|folder| path.starts_with(&format!("{folder}/"))) {
+                continue;
+            }
+            sum.update(path);
+            let mut reader =
+                std::fs::File::open(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+            std::io::copy(&mut reader, &mut HashWriter(&mut sum))?;
+        }
+        let hash = sum.finalize().iter().take(6).fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        let reference = format!("streamlab/{name}:{hash}");
+        hashes.insert(name, hash);
+        images.push(RecipeImage { name: name.clone(), reference, recipe: recipe.clone(), dir });
+    }
+    Ok(images)
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl std::io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Path in the context → file on disk, sorted: the recipe's folder, what it trains on, the program.
+fn context_files(project: &Project, recipe: &Recipe, dir: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let mut files = BTreeMap::new();
+    walk(dir, "", &mut files)?;
+    for folder in &recipe.trains_on {
+        walk(&project.root.join(folder), folder, &mut files)?;
+    }
+    if recipe.program {
+        files.insert("program/streamlab".to_owned(), project.program.clone());
+    }
+    Ok(files)
+}
+
+fn walk(dir: &Path, prefix: &str, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
+    let entries = std::fs::read_dir(dir).with_context(|| format!("{} cannot be read", dir.display()))?;
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
+        if name.starts_with('.') || name == "__pycache__" {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            walk(&entry.path(), &path, files)?;
+        } else {
+            files.insert(path, entry.path());
+        }
+    }
+    Ok(())
+}
+
+impl RecipeImage {
+    /// The build context as a tar archive.
+    ///
+    /// # Errors
+    /// A file of the context that cannot be read.
+    pub fn context(&self, project: &Project) -> Result<Vec<u8>> {
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.mode(tar::HeaderMode::Deterministic);
+        // The engine does not read sparse entries, and linkers leave holes in programs.
+        archive.sparse(false);
+        for (path, file) in context_files(project, &self.recipe, &self.dir)? {
+            archive.append_path_with_name(&file, &path).with_context(|| format!("{}", file.display()))?;
+        }
+        if self.recipe.host_settings {
+            for (path, bytes) in host_settings() {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(bytes.len() as u64);
+                header.set_mode(0o644);
+                archive.append_data(&mut header, path, bytes.as_slice())?;
+            }
+        }
+        Ok(archive.into_inner()?)
+    }
+
+    /// Debian packages as they were when the recipe was last reviewed: `name version` a line.
+    pub fn recorded_packages(&self) -> Option<String> {
+        std::fs::read_to_string(self.dir.join("debian-packages.lock")).ok()
+    }
+}
+
+/// What company networks need inside a builder: extra certificates, pip's and Maven's settings.
+fn host_settings() -> Vec<(String, Vec<u8>)> {
+    let mut settings = vec![("host/README".to_owned(), b"The host's certificates and mirrors.\n".to_vec())];
+    let certificates = std::fs::read_dir("/usr/local/share/ca-certificates").into_iter().flatten().flatten();
+    for file in certificates.filter(|f| f.path().extension().is_some_and(|e| e == "crt")) {
+        if let Ok(bytes) = std::fs::read(file.path()) {
+            let name = file.file_name().to_string_lossy().into_owned();
+            settings.push((format!("host/ca-certificates/{name}"), bytes));
+        }
+    }
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let maven = home.join(".m2/settings.xml");
+    if let Ok(bytes) = std::fs::read(&maven) {
+        settings.push(("host/settings.xml".to_owned(), bytes));
+    }
+    settings
+}
+
+/// The user's proxies and mirrors, as build arguments. Docker keeps the proxies out of the image by itself.
+pub(super) fn host_arguments() -> BTreeMap<String, String> {
+    let names = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"];
+    names.iter().filter_map(|n| Some(((*n).to_owned(), std::env::var(n).ok()?))).collect()
+}
+
+/// pip's mirror, for the one stage that takes it.
+pub(super) fn pip_index() -> Option<(String, String)> {
+    Some(("PIP_INDEX_URL".to_owned(), std::env::var("PIP_INDEX_URL").ok()?))
+}

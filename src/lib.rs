@@ -1,0 +1,12 @@
+//! Streamlab: a reproducible streaming lab whose documentation is its executable spec.
+//!
+//! Rooms, in the direction of their dependencies: [`commands`] → [`engine`] → [`clients`], [`probes`] →
+//! [`topology`], [`scenarios`]; [`render`] reads the topology only. The pure rooms never import the others.
+
+pub mod clients;
+pub mod commands;
+pub mod engine;
+pub mod probes;
+pub mod project;
+pub mod scenarios;
+pub mod topology;

@@ -1,0 +1,75 @@
+//! The checkout on disk: its root, its `lab.toml`, and the program that goes into the own image.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::topology::{Instance, LabFile, Topology};
+
+/// A checkout with its parsed definition.
+#[derive(Debug, Clone)]
+pub struct Project {
+    /// Folder that holds `lab.toml`.
+    pub root: PathBuf,
+    /// The definition.
+    pub file: LabFile,
+    /// The `streamlab` program to put into the own image.
+    pub program: PathBuf,
+}
+
+impl Project {
+    /// Reads the definition at `file`, or the nearest `lab.toml` from the working directory upwards.
+    ///
+    /// # Errors
+    /// No file found or readable, or every mistake in it with its line.
+    pub fn open(file: Option<&Path>, program: PathBuf) -> Result<Self> {
+        let path = match file {
+            Some(path) => path.to_owned(),
+            None => nearest()?,
+        };
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("{} cannot be read; --file names another definition", path.display()))?;
+        let parsed = match LabFile::parse(&text) {
+            Ok(parsed) => parsed,
+            Err(mistakes) => {
+                let lines: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
+                bail!("{} has {} mistake(s):\n  {}", path.display(), lines.len(), lines.join("\n  "));
+            }
+        };
+        let path = path.canonicalize()?;
+        let mut root = path.parent().unwrap_or(Path::new("/")).to_owned();
+        // Definitions of the tests stand deeper in the checkout, whose recipes they use.
+        while !root.join("compose/images").is_dir() {
+            if !root.pop() {
+                bail!(
+                    "{} is in no checkout of streamlab: compose/images is missing above it",
+                    path.display()
+                );
+            }
+        }
+        Ok(Self { root, file: parsed, program })
+    }
+
+    /// The services of a lab (the default one where none is named) as an instance runs them.
+    ///
+    /// # Errors
+    /// Unknown lab, or ports that do not fit.
+    pub fn topology(&self, lab: Option<&str>, instance: Instance) -> Result<Topology> {
+        Ok(self.file.resolve(lab.unwrap_or(self.file.default_lab.get_ref()), instance)?)
+    }
+}
+
+fn nearest() -> Result<PathBuf> {
+    // Set by the `lab` script, which may be called from anywhere.
+    if let Some(root) = std::env::var_os("LAB_ROOT") {
+        return Ok(PathBuf::from(root).join("lab.toml"));
+    }
+    let start = std::env::current_dir()?;
+    let found = start.ancestors().map(|dir| dir.join("lab.toml")).find(|path| path.is_file());
+    found.with_context(|| {
+        format!(
+            "no lab.toml in {} or above it: run this inside the checkout, or give --file",
+            start.display()
+        )
+    })
+}

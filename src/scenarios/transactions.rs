@@ -1,0 +1,214 @@
+//! The financial transactions of the Kafka–Spark platform: every record follows from the seed and its index.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+/// From this amount on (in cents) a transaction is of high value.
+pub const HIGH_VALUE_CENTS: u64 = 12_000_000;
+/// Topic of the JSON records.
+pub const TOPIC: &str = "financial_transactions";
+/// Topic of the Avro records.
+pub const AVRO_TOPIC: &str = "financial_transactions_avro";
+/// Topic of Spark's totals by merchant.
+pub const AGGREGATES_TOPIC: &str = "transaction_aggregates";
+/// Topic of Spark's high-value transactions.
+pub const HIGH_VALUE_TOPIC: &str = "high_value_transactions";
+/// Topic of the records that Spark could not read.
+pub const DEAD_LETTER_TOPIC: &str = "financial_transactions_dead_letter";
+
+const PAYMENT_METHODS: [&str; 3] = ["credit-card", "paypal", "bank_transfer"];
+const CURRENCIES: [&str; 3] = ["USD", "EUR", "GBP"];
+
+/// An amount of money in cents; in JSON a number with at most two decimals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cents(pub u64);
+
+impl Serialize for Cents {
+    #[allow(clippy::cast_precision_loss)]
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Exact below 2^53 cents: the shortest decimal that reads back as this float has at most two places.
+        serializer.serialize_f64(self.0 as f64 / 100.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cents {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let amount = f64::deserialize(deserializer)?;
+        let cents = (amount * 100.0).round();
+        if !(0.0..9e15).contains(&cents) || (amount * 100.0 - cents).abs() > 1e-3 {
+            return Err(serde::de::Error::custom(format!("{amount} is no amount with two decimals")));
+        }
+        Ok(Self(cents as u64))
+    }
+}
+
+/// One financial transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Transaction {
+    /// UUID.
+    pub transaction_id: String,
+    /// `user_1` to `user_100`; the record's key.
+    pub user_id: String,
+    /// 50,000.00 to 150,000.00.
+    pub amount: Cents,
+    /// Milliseconds since the epoch.
+    pub transaction_time: i64,
+    /// `merchant_1` to `merchant_3`, with the run's suffix where there is one.
+    pub merchant_id: String,
+    /// `location_1` to `location_50`.
+    pub location: String,
+    /// `credit-card`, `paypal` or `bank_transfer`.
+    pub payment_method: String,
+    /// Crosses a border.
+    pub is_international: bool,
+    /// `USD`, `EUR` or `GBP`.
+    pub currency: String,
+}
+
+/// A seeded, endless sequence of transactions.
+#[derive(Debug, Clone)]
+pub struct Transactions {
+    seed: u64,
+    run: Option<String>,
+}
+
+/// What must come out for the first records of a sequence.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Count and sum by merchant.
+    pub merchants: BTreeMap<String, MerchantTotal>,
+    /// Ids of the transactions of high value.
+    pub high_value: BTreeSet<String>,
+}
+
+/// Count and sum of one merchant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MerchantTotal {
+    /// Number of transactions.
+    pub transaction_count: u64,
+    /// Sum of their amounts.
+    pub total_amount: Cents,
+}
+
+impl Transactions {
+    /// The sequence of `seed`; with `run`, its merchants are its own (`merchant_1-<run>`).
+    pub fn new(seed: u64, run: Option<&str>) -> Self {
+        Self { seed, run: run.map(str::to_owned) }
+    }
+
+    /// The record with an index, as if it happened at `time_ms`.
+    pub fn record(&self, index: u64, time_ms: i64) -> Transaction {
+        let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+        // A stream of its own: a record does not depend on how many threads made those before it.
+        random.set_stream(index);
+        let id = uuid::Builder::from_random_bytes(random.random()).into_uuid();
+        let mut merchant = format!("merchant_{}", random.random_range(1..=3));
+        if let Some(run) = &self.run {
+            merchant = format!("{merchant}-{run}");
+        }
+        Transaction {
+            transaction_id: id.to_string(),
+            user_id: format!("user_{}", random.random_range(1..=100)),
+            amount: Cents(random.random_range(5_000_000..=15_000_000)),
+            transaction_time: time_ms,
+            merchant_id: merchant,
+            location: format!("location_{}", random.random_range(1..=50)),
+            payment_method: PAYMENT_METHODS[random.random_range(0..3)].to_owned(),
+            is_international: random.random(),
+            currency: CURRENCIES[random.random_range(0..3)].to_owned(),
+        }
+    }
+
+    /// What must come out for the first `count` records.
+    pub fn totals(&self, count: u64) -> Totals {
+        let mut totals = Totals::default();
+        for index in 0..count {
+            totals.add(&self.record(index, 0));
+        }
+        totals
+    }
+}
+
+impl Totals {
+    /// Counts one more transaction.
+    pub fn add(&mut self, transaction: &Transaction) {
+        let merchant = self
+            .merchants
+            .entry(transaction.merchant_id.clone())
+            .or_insert(MerchantTotal { transaction_count: 0, total_amount: Cents(0) });
+        merchant.transaction_count += 1;
+        merchant.total_amount.0 += transaction.amount.0;
+        if transaction.amount.0 >= HIGH_VALUE_CENTS {
+            self.high_value.insert(transaction.transaction_id.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_record_follows_from_seed_and_index(seed: u64, index in 0..1_000_000_u64) {
+            let sequence = Transactions::new(seed, None);
+            prop_assert_eq!(sequence.record(index, 5), Transactions::new(seed, None).record(index, 5));
+        }
+
+        #[test]
+        fn every_record_is_within_the_documented_ranges(seed: u64, index: u64) {
+            let record = Transactions::new(seed, Some("ab12")).record(index, 0);
+            let number = |text: &str, prefix: &str| text.strip_prefix(prefix).unwrap().parse::<u32>().unwrap();
+            prop_assert!((5_000_000..=15_000_000).contains(&record.amount.0));
+            prop_assert!((1..=100).contains(&number(&record.user_id, "user_")));
+            prop_assert!((1..=50).contains(&number(&record.location, "location_")));
+            let merchant = record.merchant_id.strip_suffix("-ab12").unwrap();
+            prop_assert!((1..=3).contains(&number(merchant, "merchant_")));
+        }
+
+        #[test]
+        fn totals_add_up_whatever_the_split(seed: u64, count in 1..300_u64, threads in 1..8_u64) {
+            let sequence = Transactions::new(seed, None);
+            let mut split = Totals::default();
+            for thread in 0..threads {
+                for index in (thread..count).step_by(usize::try_from(threads).unwrap()) {
+                    split.add(&sequence.record(index, 77));
+                }
+            }
+            prop_assert_eq!(sequence.totals(count), split);
+        }
+
+        #[test]
+        fn amounts_survive_json_exactly(cents in 0..9_000_000_000_000_u64) {
+            let text = serde_json::to_string(&Cents(cents)).unwrap();
+            prop_assert!(text.split('.').nth(1).is_none_or(|places| places.len() <= 2), "{}", text);
+            prop_assert_eq!(serde_json::from_str::<Cents>(&text).unwrap(), Cents(cents));
+        }
+    }
+
+    #[test]
+    fn ids_are_unique_over_many_records() {
+        let sequence = Transactions::new(7, None);
+        let ids: BTreeSet<_> = (0..20_000).map(|i| sequence.record(i, 0).transaction_id).collect();
+        assert_eq!(ids.len(), 20_000);
+    }
+
+    #[test]
+    fn an_amount_with_three_places_is_refused() {
+        assert!(serde_json::from_str::<Cents>("1.005").is_err());
+        assert!(serde_json::from_str::<Cents>("-1.0").is_err());
+    }
+
+    #[test]
+    fn a_transaction_reads_as_the_seed_documents_it() {
+        insta::assert_json_snapshot!(Transactions::new(42, None).record(0, 1_700_000_000_000));
+    }
+}

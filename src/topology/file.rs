@@ -1,0 +1,334 @@
+//! The shape of `lab.toml`: one type a table, unknown keys refused. What the values mean is checked in `check`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{TopologyError, check};
+
+/// The whole of `lab.toml`, parsed and checked.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabFile {
+    /// Name of the Docker network in the default instance.
+    pub network: String,
+    /// The lab that commands mean when none is named.
+    pub default_lab: Spanned<String>,
+    /// Named selections of services.
+    pub labs: BTreeMap<String, Lab>,
+    /// Recipes under `compose/images/`, by name.
+    #[serde(default)]
+    pub recipes: BTreeMap<String, Recipe>,
+    /// What services are made from, by name.
+    pub images: BTreeMap<String, Image>,
+    /// Artifacts mounted read-only, by name.
+    #[serde(default)]
+    pub addons: BTreeMap<String, Addon>,
+    /// Services and groups of like services, by name.
+    pub services: BTreeMap<String, ServiceSpec>,
+    /// Documented data paths.
+    #[serde(default)]
+    pub flows: Vec<Flow>,
+    /// Documented command lines.
+    #[serde(default)]
+    pub commands: Vec<Command>,
+}
+
+/// A named selection of services.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lab {
+    /// One line for people.
+    pub about: String,
+    /// Services and groups, in the order that people read them.
+    pub services: Vec<Spanned<String>>,
+    /// What `{value.x}` stands for in this lab.
+    #[serde(default)]
+    pub values: BTreeMap<String, String>,
+}
+
+/// How an image is built from package registries.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Recipes whose images this one stands on; they reach the Dockerfile as arguments (`spark-kafka` as `SPARK_KAFKA`).
+    pub from: Vec<Spanned<String>>,
+    /// Folders of the project that the build reads besides its own (a training run of the real job).
+    #[serde(default)]
+    pub trains_on: Vec<String>,
+    /// Stands on a Debian root file system, given as the argument `DEBIAN`.
+    #[serde(default)]
+    pub debian: bool,
+    /// Gets the host's certificates, proxies and mirrors (a builder stage; no final image may).
+    #[serde(default)]
+    pub host_settings: bool,
+    /// Gets this program.
+    #[serde(default)]
+    pub program: bool,
+}
+
+/// What a service is made from, by source.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// Public image, `name:tag`; absent where only the recipe exists.
+    pub upstream: Option<String>,
+    /// Recipe of the local source; absent where only upstream exists.
+    pub recipe: Option<Spanned<String>>,
+    /// What runs, for the documentation.
+    pub version: String,
+    /// What the seed documents ask for.
+    pub seed: String,
+    /// Why we run this version.
+    pub why: String,
+    /// Set where the local recipe is another product in the same role.
+    pub substitute: Option<String>,
+}
+
+/// An artifact mounted read-only into services of either source.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Addon {
+    /// Folder of the project whose files are mounted one by one.
+    pub files: Option<String>,
+    /// Recipe whose image holds the folder `/addons/<name>`.
+    pub recipe: Option<Spanned<String>>,
+    /// Folder inside the container.
+    pub mount: String,
+    /// Why it is not in the image.
+    pub why: String,
+}
+
+/// A service, or a group of services that differ only in name, node id and host port.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceSpec {
+    /// One line for people.
+    pub about: String,
+    /// Name of a table in `images`.
+    pub image: Spanned<String>,
+    /// Members of a group; without any the table is one service of its own name.
+    #[serde(default)]
+    pub members: Vec<Member>,
+    /// Arguments; the image's own where absent.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// Working directory; the image's own where absent.
+    pub working_dir: Option<String>,
+    /// Memory limit such as `256m` or `1g`.
+    pub memory: Spanned<String>,
+    /// Services or groups that must be ready before this one starts.
+    #[serde(default)]
+    pub needs: Vec<Spanned<String>>,
+    /// When it counts as ready.
+    pub ready: Ready,
+    /// Others need it to end well: it is stopped after them.
+    #[serde(default)]
+    pub stops_last: bool,
+    /// Ports by name.
+    #[serde(default)]
+    pub ports: BTreeMap<String, PortSpec>,
+    /// Environment.
+    #[serde(default)]
+    pub environment: BTreeMap<String, Spanned<String>>,
+    /// Named volumes.
+    #[serde(default)]
+    pub volumes: Vec<VolumeSpec>,
+    /// Add-ons by name.
+    #[serde(default)]
+    pub addons: Vec<Spanned<String>>,
+    /// Folders or files of the project, mounted read-only: project path → path inside.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
+}
+
+/// One service of a group.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// Service name.
+    pub name: Spanned<String>,
+    /// Node id, for products that number their nodes.
+    pub node: Option<u32>,
+    /// Host ports by port name.
+    #[serde(default)]
+    pub host: BTreeMap<String, Spanned<u16>>,
+}
+
+/// A documented port.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortSpec {
+    /// Port inside the container.
+    pub port: u16,
+    /// Documented port on the host; inside only where absent.
+    pub host: Option<Spanned<u16>>,
+    /// What answers there.
+    pub protocol: Protocol,
+    /// What to ask for over HTTP.
+    pub path: Option<String>,
+    /// One line for people.
+    pub about: String,
+}
+
+/// What a port speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Kafka's wire protocol.
+    Kafka,
+    /// HTTP/1.1.
+    Http,
+    /// A product's own protocol: a connection is accepted.
+    Tcp,
+}
+
+/// When a service counts as ready: a closed set, each answered by the real service.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Ready {
+    /// Accepts connections inside the container (for ports that no client outside can speak to).
+    Tcp {
+        /// Port name.
+        port: String,
+    },
+    /// Metadata of the node on its host listener, with every partition led.
+    Kafka {
+        /// Port name.
+        port: String,
+    },
+    /// 200 on the host port, and the body holds each text.
+    Http {
+        /// Port name.
+        port: String,
+        /// Path and query.
+        path: String,
+        /// Texts that the body must hold.
+        #[serde(default)]
+        contains: Vec<String>,
+        /// Seconds until it counts as failed.
+        #[serde(default = "default_timeout")]
+        timeout_seconds: u64,
+    },
+    /// The master lists it as alive.
+    SparkWorker {
+        /// Service name of the master.
+        master: String,
+    },
+    /// Ended with exit code 0.
+    Completed,
+    /// Its log holds the text.
+    Log {
+        /// Text to find.
+        contains: String,
+    },
+}
+
+fn default_timeout() -> u64 {
+    120
+}
+
+impl Ready {
+    /// Seconds until a service that is not ready counts as failed.
+    pub fn timeout_seconds(&self) -> u64 {
+        match self {
+            Self::Http { timeout_seconds, .. } => *timeout_seconds,
+            _ => default_timeout(),
+        }
+    }
+}
+
+/// A named volume.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeSpec {
+    /// Name within the service, or within the instance where shared.
+    pub name: String,
+    /// Path inside the container.
+    pub path: String,
+    /// One volume for all services that name it.
+    #[serde(default)]
+    pub shared: bool,
+}
+
+/// A documented data path and what its test proves.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flow {
+    /// Identifier, also the test's name.
+    pub id: Spanned<String>,
+    /// Stations from → through → to: a service or group, optionally `: what`, or `host: what`.
+    pub path: Vec<Spanned<String>>,
+    /// What a passed test has shown.
+    pub proves: String,
+    /// Breaks something: runs after the others, never on an attached lab without leave.
+    #[serde(default)]
+    pub fault: bool,
+}
+
+/// A documented command line and what it must print.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// Identifier, also the test's name.
+    pub id: Spanned<String>,
+    /// As the seed prints it, where ours differs.
+    pub seed: Option<String>,
+    /// What we run.
+    pub run: Spanned<String>,
+    /// Text that the output must hold.
+    pub prints: String,
+    /// Never ends by itself: it is stopped once the text was seen.
+    #[serde(default)]
+    pub follows: bool,
+    /// Why ours differs.
+    pub why: Option<String>,
+    /// Disturbs the lab: runs after the flows.
+    #[serde(default)]
+    pub fault: bool,
+}
+
+impl LabFile {
+    /// Reads and checks the text of a `lab.toml`.
+    ///
+    /// # Errors
+    /// Everything that is wrong: one syntax or key error, or all mistakes of meaning, each with its line.
+    pub fn parse(text: &str) -> Result<Self, Vec<TopologyError>> {
+        let file: Self = toml::from_str(text).map_err(|e| vec![TopologyError::from_toml(text, &e)])?;
+        let mistakes = check::mistakes(&file, text);
+        if mistakes.is_empty() { Ok(file) } else { Err(mistakes) }
+    }
+
+    /// Service names of a service or group; empty for an unknown name.
+    pub fn members_of(&self, name: &str) -> Vec<String> {
+        if let Some(spec) = self.services.get(name) {
+            return spec.member_names(name);
+        }
+        let owns = |spec: &&ServiceSpec| spec.members.iter().any(|m| m.name.get_ref() == name);
+        self.services.values().find(owns).map(|_| vec![name.to_owned()]).unwrap_or_default()
+    }
+}
+
+impl ServiceSpec {
+    /// Names of the services that this table `key` stands for.
+    pub fn member_names(&self, key: &str) -> Vec<String> {
+        if self.members.is_empty() {
+            vec![key.to_owned()]
+        } else {
+            self.members.iter().map(|m| m.name.get_ref().clone()).collect()
+        }
+    }
+}
+
+impl Flow {
+    /// Services and groups on the path, without the stations on the host.
+    pub fn stations(&self) -> impl Iterator<Item = &str> {
+        self.path.iter().map(|s| station(s.get_ref())).filter(|s| *s != "host")
+    }
+}
+
+/// The part of a station before its colon: a service, a group, or `host`.
+pub(super) fn station(text: &str) -> &str {
+    text.split(':').next().unwrap_or(text).trim()
+}

@@ -1,0 +1,19 @@
+//! `lab.toml` as types, its validation, and its resolution into the services of one instance. Pure: no I/O here.
+//!
+//! The order is always [`LabFile::parse`] → [`LabFile::resolve`] → [`Topology`]; nobody else builds names or addresses.
+
+mod check;
+mod endpoints;
+mod error;
+mod file;
+mod names;
+mod resolve;
+
+pub use endpoints::Endpoints;
+pub use error::TopologyError;
+pub use file::{
+    Addon, Command, Flow, Image, Lab, LabFile, Member, PortSpec, Protocol, Ready, Recipe, ServiceSpec,
+    VolumeSpec,
+};
+pub use names::{DEFAULT_INSTANCE, Instance, InstanceError};
+pub use resolve::{FileMount, Port, Service, Topology, Volume};
