@@ -310,22 +310,31 @@ pub async fn read_topic<T: Send + 'static>(
     .await
 }
 
-/// Writes one record with acks from every in-sync replica and reads that very record back.
+/// Writes one record, acknowledged by every in-sync replica, and reads that very record back.
 ///
 /// # Errors
 /// It was not acknowledged or not read within the patience of one question.
 pub async fn write_and_read(bootstrap: &str, topic: &str) -> Result<()> {
-    use rdkafka::producer::{FutureProducer, FutureRecord};
-    let producer: FutureProducer =
-        config(bootstrap).set("acks", "all").set("message.timeout.ms", "5000").create()?;
     let token = uuid::Uuid::new_v4().to_string();
-    let record = FutureRecord::<str, str>::to(topic).payload(&token);
-    let at = producer.send(record, PATIENCE).await.map_err(|(error, _)| error)?;
-    let from = BTreeMap::from([(at.partition, at.offset)]);
+    let at = write(bootstrap, topic, token.as_bytes()).await?;
+    let from = BTreeMap::from([at]);
     let (found, _) =
         read_topic(bootstrap, topic, from, move |r| (r.value == token.as_bytes()).then_some(())).await?;
     if found.is_empty() {
         bail!("the record written to {topic} was not read back");
     }
     Ok(())
+}
+
+/// Writes one record without a key, acknowledged by every in-sync replica; gives its partition and offset.
+///
+/// # Errors
+/// It was not acknowledged in time.
+pub async fn write(bootstrap: &str, topic: &str, value: &[u8]) -> Result<(i32, i64)> {
+    use rdkafka::producer::{FutureProducer, FutureRecord};
+    let producer: FutureProducer =
+        config(bootstrap).set("acks", "all").set("message.timeout.ms", "10000").create()?;
+    let record = FutureRecord::<str, [u8]>::to(topic).payload(value);
+    let at = producer.send(record, PATIENCE).await.map_err(|(error, _)| error)?;
+    Ok((at.partition, at.offset))
 }

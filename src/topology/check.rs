@@ -242,6 +242,9 @@ impl Check<'_> {
                     self.service_exists(at, name);
                 }
             }
+            for need in &flow.needs {
+                self.service_exists(need, need.get_ref());
+            }
             if flow.stations().next().is_none() {
                 self.say(&flow.id, format!("flow {:?} passes no service", flow.id.get_ref()));
             }

@@ -260,6 +260,9 @@ pub struct Flow {
     pub id: Spanned<String>,
     /// Stations from → through → to: a service or group, optionally `: what`, or `host: what`.
     pub path: Vec<Spanned<String>>,
+    /// Services that are not on the path but must have run (set-up).
+    #[serde(default)]
+    pub needs: Vec<Spanned<String>>,
     /// What a passed test has shown.
     pub proves: String,
     /// Breaks something: runs after the others, never on an attached lab without leave.

@@ -1,0 +1,97 @@
+//! The Kafka cluster itself: who votes, who follows, what is published.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use streamlab::clients::kafka;
+use streamlab::probes::{Answer, eventually};
+
+use crate::harness::Lab;
+
+pub(crate) const CLUSTER_ID: &str = "5L6g3nShT-eMCtK--X86sw";
+
+/// What `kafka-metadata-quorum describe --status` says (rdkafka cannot ask).
+#[derive(Debug)]
+pub(crate) struct Quorum {
+    pub(crate) cluster_id: String,
+    pub(crate) leader: u32,
+    pub(crate) voters: String,
+    pub(crate) observers: String,
+    pub(crate) max_lag: i64,
+}
+
+pub(crate) async fn quorum(lab: &Lab) -> Result<Quorum> {
+    let command = [
+        "/opt/kafka/bin/kafka-metadata-quorum.sh",
+        "--bootstrap-server",
+        "localhost:9092",
+        "describe",
+        "--status",
+    ];
+    let text = lab.exec("kafka-broker-1", &command).await?;
+    let field = |name: &str| {
+        let line = text.lines().find(|l| l.starts_with(name));
+        let value = line.and_then(|l| l.split_once(':')).map(|(_, v)| v.trim().to_owned());
+        value.with_context(|| format!("no {name} in:\n{text}"))
+    };
+    Ok(Quorum {
+        cluster_id: field("ClusterId")?,
+        leader: field("LeaderId")?.parse()?,
+        voters: field("CurrentVoters")?,
+        observers: field("CurrentObservers")?,
+        max_lag: field("MaxFollowerLag:")?.parse()?,
+    })
+}
+
+/// Node ids in either form: `[1,2,3]`, or the objects of newer versions.
+pub(crate) fn node_ids(text: &str) -> Vec<u32> {
+    let mut ids: Vec<u32> = if text.contains("\"id\"") {
+        text.split("\"id\":")
+            .skip(1)
+            .filter_map(|t| t.trim().split(|c: char| !c.is_ascii_digit()).next()?.parse().ok())
+            .collect()
+    } else {
+        text.split(|c: char| !c.is_ascii_digit()).filter_map(|t| t.parse().ok()).collect()
+    };
+    ids.sort_unstable();
+    ids
+}
+
+/// Waits until all voters and brokers follow closely.
+pub(crate) async fn whole_quorum(lab: &Lab) -> Result<Quorum> {
+    let question = "3 voters and 3 brokers follow the quorum's leader";
+    let quorum = eventually(question, Duration::from_secs(60), Duration::from_secs(1), || async {
+        let quorum = quorum(lab).await?;
+        let whole = node_ids(&quorum.voters) == [1, 2, 3]
+            && node_ids(&quorum.observers) == [4, 5, 6]
+            && (0..100).contains(&quorum.max_lag);
+        Ok(if whole { Answer::Is(quorum) } else { Answer::NotYet(format!("{quorum:?}")) })
+    })
+    .await?;
+    Ok(quorum)
+}
+
+pub(crate) async fn kraft_quorum(lab: Arc<Lab>) -> Result<String> {
+    let quorum = whole_quorum(&lab).await?;
+    if quorum.cluster_id != CLUSTER_ID || !(1..=3).contains(&quorum.leader) {
+        bail!("wrong cluster id or leader: {quorum:?}");
+    }
+    let seen_by_client = kafka::cluster_id(&lab.bootstrap()).await?;
+    if seen_by_client != CLUSTER_ID {
+        bail!("clients see cluster id {seen_by_client}");
+    }
+    let brokers = kafka::broker_ids(&lab.bootstrap()).await?;
+    if brokers != [4, 5, 6] {
+        bail!("clients see brokers {brokers:?}");
+    }
+    let state = lab.engine()?.instance(lab.topology.instance.name()).await?;
+    for container in state.containers.iter().filter(|c| c.service.starts_with("kafka-")) {
+        if let Some((host, inside)) =
+            container.ports.iter().find(|(_, inside)| [9093, 19092, 9092].contains(inside))
+        {
+            bail!("{} publishes {inside} on host port {host}", container.container);
+        }
+    }
+    Ok(format!("leader is node {}, largest follower lag {}", quorum.leader, quorum.max_lag))
+}

@@ -1,0 +1,368 @@
+//! Producers → Kafka: every acknowledged record is in the topic, once, where Kafka said it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use apache_avro::types::Value as Avro;
+use schema_registry_converter::async_impl::avro::{AvroDecoder, AvroEncoder};
+use schema_registry_converter::async_impl::schema_registry::SrSettings;
+use schema_registry_converter::schema_registry_common::SubjectNameStrategy;
+use streamlab::clients::kafka::{self, Record};
+use streamlab::clients::producer::{Acks, Format, Ledger, Order, Profile, Progress, avro_fields, produce};
+use streamlab::clients::schema_registry::{Registered, SchemaRegistry};
+use streamlab::probes::{Answer, eventually};
+use streamlab::scenarios::transactions::{AVRO_TOPIC, TOPIC, Transaction, Transactions};
+use tokio::sync::watch;
+
+use crate::exact::exactly_once;
+use crate::harness::Lab;
+
+/// A suffix that no other run has: totals are exact beside other flows, old data and a live producer.
+pub(crate) fn new_run() -> String {
+    uuid::Uuid::new_v4().simple().to_string()[..8].to_owned()
+}
+
+/// An order for this lab; tests change what they are about.
+pub(crate) fn order(lab: &Lab, run: &str, count: u64) -> Order {
+    Order {
+        bootstrap: lab.bootstrap(),
+        registry_url: lab.endpoints.registry_url().unwrap_or_default(),
+        profile: Profile::Python,
+        format: Format::Json,
+        acks: Acks::Leader,
+        threads: 3,
+        rate: None,
+        count: Some(count),
+        seed: 42,
+        run: Some(run.to_owned()),
+    }
+}
+
+/// Carries out an order to its end; every record must have been acknowledged.
+pub(crate) async fn produced(order: &Order) -> Result<Ledger> {
+    let (_stop, never) = watch::channel(false);
+    let progress = Arc::new(Progress::default());
+    let ledger = produce(order, Arc::clone(&progress), never).await?;
+    if Some(ledger.acknowledged) != order.count || !ledger.failed.is_empty() {
+        bail!("of {:?} records {} were acknowledged: {:?}", order.count, ledger.acknowledged, ledger.failed);
+    }
+    if progress.acknowledged.load(Ordering::Relaxed) != ledger.acknowledged {
+        bail!("progress and ledger differ");
+    }
+    Ok(ledger)
+}
+
+/// Waits until consumers may read what a ledger says: with acks 1 the leader acknowledges before its followers have
+/// the record, and until they have, no consumer gets it.
+async fn readable(lab: &Lab, ledger: &Ledger) -> Result<()> {
+    let mut wanted: BTreeMap<i32, i64> = BTreeMap::new();
+    for (_, partition, offset) in ledger.records.values() {
+        let last = wanted.entry(*partition).or_insert(*offset);
+        *last = (*last).max(*offset);
+    }
+    let question = format!("{} hands out every acknowledged record", ledger.topic);
+    eventually(&question, Duration::from_secs(30), Duration::from_millis(200), || async {
+        let bounds = kafka::offsets(&lab.bootstrap(), &ledger.topic).await?;
+        let behind: Vec<_> =
+            wanted.iter().filter(|(p, last)| bounds.get(p).is_none_or(|(_, end)| end <= last)).collect();
+        Ok(if behind.is_empty() {
+            Answer::Is(())
+        } else {
+            Answer::NotYet(format!("partitions {behind:?} are behind"))
+        })
+    })
+    .await?;
+    Ok(())
+}
+
+/// The records of a ledger's run in the JSON topic.
+pub(crate) async fn read_run(lab: &Lab, ledger: &Ledger, run: &str) -> Result<Vec<(Record, Transaction)>> {
+    readable(lab, ledger).await?;
+    let suffix = format!("-{run}");
+    let (records, _) = kafka::read_topic(&lab.bootstrap(), TOPIC, BTreeMap::new(), move |record| {
+        let transaction: Transaction = serde_json::from_slice(&record.value).ok()?;
+        transaction.merchant_id.ends_with(&suffix).then_some((record, transaction))
+    })
+    .await?;
+    Ok(records)
+}
+
+/// The topic holds exactly the ledger's records, each where it was acknowledged, with the generator's content.
+pub(crate) fn matches_ledger(ledger: &Ledger, order: &Order, found: &[(Record, Transaction)]) -> Result<()> {
+    let line = |id: &str, key: &str, partition: i32, offset: i64| format!("{id} {key} {partition}@{offset}");
+    let expected = ledger.records.iter().map(|(id, (key, p, o))| line(id, key, *p, *o));
+    let there = found
+        .iter()
+        .map(|(r, t)| line(&t.transaction_id, r.key.as_deref().unwrap_or(""), r.partition, r.offset));
+    exactly_once("records in the topic", expected, there)?;
+    let sequence = Transactions::new(order.seed, order.run.as_deref());
+    let mut made: BTreeMap<String, Transaction> = (0..order.count.unwrap_or_default())
+        .map(|i| sequence.record(i, 0))
+        .map(|t| (t.transaction_id.clone(), t))
+        .collect();
+    for (_, transaction) in found {
+        let mut made = made.remove(&transaction.transaction_id).context("not of this sequence")?;
+        made.transaction_time = transaction.transaction_time;
+        if made != *transaction {
+            bail!("made {made:?}, found {transaction:?}");
+        }
+    }
+    if ledger.totals != sequence.totals(order.count.unwrap_or_default()) {
+        bail!("the ledger's totals are not the generator's");
+    }
+    Ok(())
+}
+
+async fn topic_is_as_documented(lab: &Lab) -> Result<()> {
+    let shape = kafka::topic_shape(&lab.bootstrap(), TOPIC).await?;
+    if shape.partitions.len() != 5 || shape.partitions.values().any(|(_, replicas, _)| replicas != &[4, 5, 6])
+    {
+        bail!("{TOPIC} should have 5 partitions on brokers 4, 5 and 6: {shape:?}");
+    }
+    let min_isr = kafka::topic_setting(&lab.bootstrap(), TOPIC, "min.insync.replicas").await?;
+    if min_isr != "2" {
+        bail!("min.insync.replicas is {min_isr}, documented is 2");
+    }
+    Ok(())
+}
+
+pub(crate) async fn python(lab: Arc<Lab>) -> Result<String> {
+    topic_is_as_documented(&lab).await?;
+    let run = new_run();
+    // As documented: 3 threads of 10 a second.
+    let order = Order { rate: Some(10.0), ..order(&lab, &run, 150) };
+    let ledger = produced(&order).await?;
+    matches_ledger(&ledger, &order, &read_run(&lab, &ledger, &run).await?)?;
+    if lab.engine().is_ok() {
+        compressed_with(&lab, &ledger, "gzip").await?;
+    }
+    Ok(format!("{} records in {:.1} s", ledger.acknowledged, ledger.seconds))
+}
+
+pub(crate) async fn java(lab: Arc<Lab>) -> Result<String> {
+    let run = new_run();
+    let order = Order { profile: Profile::Java, ..order(&lab, &run, 1500) };
+    let ledger = produced(&order).await?;
+    matches_ledger(&ledger, &order, &read_run(&lab, &ledger, &run).await?)?;
+    compressed_with(&lab, &ledger, "snappy").await?;
+    read_by_console_consumer(&lab, &ledger).await?;
+    partitioned_as_kafkas_own_client(&lab, &ledger, &run).await?;
+    Ok(format!("{} records; 100 keys partitioned alike", ledger.acknowledged))
+}
+
+/// The batches that hold the ledger's records, as the leader's log has them, are compressed with `codec`.
+async fn compressed_with(lab: &Lab, ledger: &Ledger, codec: &str) -> Result<()> {
+    let shape = kafka::topic_shape(&lab.bootstrap(), TOPIC).await?;
+    let (_, (_, partition, offset)) = ledger.records.iter().next().context("an empty ledger")?;
+    let leader = shape.partitions.get(partition).context("no such partition")?.0;
+    let file = format!("/var/lib/kafka/data/log/{TOPIC}-{partition}/00000000000000000000.log");
+    let dump = lab
+        .exec(
+            &format!("kafka-broker-{}", leader - 3),
+            &["/opt/kafka/bin/kafka-dump-log.sh", "--files", &file],
+        )
+        .await?;
+    let number = |line: &str, name: &str| -> Option<i64> {
+        line.split_once(&format!("{name}: "))?.1.split_whitespace().next()?.parse().ok()
+    };
+    let batch = dump.lines().find(|l| {
+        number(l, "baseOffset").is_some_and(|b| b <= *offset)
+            && number(l, "lastOffset").is_some_and(|e| e >= *offset)
+    });
+    let batch = batch.with_context(|| format!("no batch of {file} holds offset {offset}"))?;
+    if !batch.to_lowercase().contains(&format!("compresscodec: {codec}")) {
+        bail!("documented is {codec}: {batch}");
+    }
+    Ok(())
+}
+
+/// Read back by a client that is not ours.
+async fn read_by_console_consumer(lab: &Lab, ledger: &Ledger) -> Result<()> {
+    let mut ranges: BTreeMap<i32, (i64, i64)> = BTreeMap::new();
+    for (_, partition, offset) in ledger.records.values() {
+        let range = ranges.entry(*partition).or_insert((*offset, *offset));
+        *range = (range.0.min(*offset), range.1.max(*offset));
+    }
+    let mut found = Vec::new();
+    for (partition, (first, last)) in ranges {
+        let (partition, first, count) =
+            (partition.to_string(), first.to_string(), (last - first + 1).to_string());
+        let command = [
+            "/opt/kafka/bin/kafka-console-consumer.sh",
+            "--bootstrap-server",
+            "localhost:9092",
+            "--topic",
+            TOPIC,
+            "--partition",
+            &partition,
+            "--offset",
+            &first,
+            "--max-messages",
+            &count,
+            "--timeout-ms",
+            "30000",
+        ];
+        let text = lab.exec("kafka-broker-2", &command).await?;
+        found.extend(text.lines().filter_map(|l| serde_json::from_str::<Transaction>(l).ok()));
+    }
+    // Others write into the same partitions meanwhile.
+    let ours = found.into_iter().map(|t| t.transaction_id).filter(|id| ledger.records.contains_key(id));
+    exactly_once("records that Kafka's console consumer reads", ledger.records.keys().cloned(), ours)
+}
+
+/// The java profile puts a key where Kafka's own producer puts it.
+async fn partitioned_as_kafkas_own_client(lab: &Lab, ledger: &Ledger, run: &str) -> Result<()> {
+    let ours: BTreeMap<&str, i32> = ledger.records.values().map(|(key, p, _)| (key.as_str(), *p)).collect();
+    if ours.len() != 100 {
+        bail!("the run should have every one of the 100 keys, it has {}", ours.len());
+    }
+    let topic = format!("keys-{run}");
+    kafka::create_topic(&lab.bootstrap(), &topic, 5).await?;
+    let keys = ours.keys().map(|k| format!("{k}:x")).collect::<Vec<_>>().join("\\n");
+    let script = format!(
+        "printf '{keys}\\n' | /opt/kafka/bin/kafka-console-producer.sh --bootstrap-server localhost:9092 --topic {topic} \
+         --property parse.key=true --property key.separator=:"
+    );
+    lab.exec("kafka-broker-3", &["bash", "-c", &script]).await?;
+    let (records, _) = kafka::read_topic(&lab.bootstrap(), &topic, BTreeMap::new(), Some).await?;
+    kafka::delete_topic(&lab.bootstrap(), &topic).await?;
+    let theirs = records.iter().map(|r| format!("{} in {}", r.key.as_deref().unwrap_or(""), r.partition));
+    exactly_once("keys by partition", ours.iter().map(|(key, p)| format!("{key} in {p}")), theirs)
+}
+
+pub(crate) async fn avro(lab: Arc<Lab>) -> Result<String> {
+    let run = new_run();
+    let order = Order { format: Format::Avro, ..order(&lab, &run, 300) };
+    let ledger = produced(&order).await?;
+    let ids = decoded_run(&lab, &ledger, &order).await?;
+    let registry = SchemaRegistry::new(lab.endpoints.registry_url()?);
+    let file = lab.project.root.join("schemas/financial_transactions_avro-value/v1.avsc");
+    let Registered::Id(id) =
+        registry.register(&format!("{AVRO_TOPIC}-value"), &std::fs::read_to_string(file)?).await?
+    else {
+        bail!("the registered schema is refused");
+    };
+    if ids != BTreeSet::from([id]) {
+        bail!("records carry schema ids {ids:?}, registered is {id}");
+    }
+    Ok(format!("{} records with schema id {id}", ledger.acknowledged))
+}
+
+/// Every Avro record of a ledger is in the topic once and decodes to what was made; gives the schema ids seen.
+pub(crate) async fn decoded_run(lab: &Lab, ledger: &Ledger, order: &Order) -> Result<BTreeSet<u32>> {
+    readable(lab, ledger).await?;
+    let wanted: BTreeSet<(i32, i64)> = ledger.records.values().map(|(_, p, o)| (*p, *o)).collect();
+    let (records, _) = kafka::read_topic(&lab.bootstrap(), AVRO_TOPIC, BTreeMap::new(), move |r| {
+        wanted.contains(&(r.partition, r.offset)).then_some(r)
+    })
+    .await?;
+    let decoder = AvroDecoder::new(SrSettings::new(lab.endpoints.registry_url()?));
+    let sequence = Transactions::new(order.seed, order.run.as_deref());
+    let made: BTreeMap<String, Transaction> = (0..order.count.unwrap_or_default())
+        .map(|i| sequence.record(i, 0))
+        .map(|t| (t.transaction_id.clone(), t))
+        .collect();
+    let mut ids = BTreeSet::new();
+    let mut found = Vec::new();
+    for record in records {
+        let [0, a, b, c, d, ..] = record.value[..] else {
+            bail!("no Confluent wire format: {:?}", record.value)
+        };
+        ids.insert(u32::from_be_bytes([a, b, c, d]));
+        let Avro::Record(fields) = decoder.decode(Some(&record.value)).await?.value else {
+            bail!("no record")
+        };
+        let text = |name: &str| match fields.iter().find(|(n, _)| n == name) {
+            Some((_, Avro::String(text))) => text.clone(),
+            _ => String::new(),
+        };
+        let made = made.get(&text("transactionId")).context("not of this sequence")?;
+        let mut expected = avro_fields(made);
+        let time = fields.iter().find(|(n, _)| n == "transactionTime").map(|(_, v)| v.clone());
+        for (name, value) in &mut expected {
+            if *name == "transactionTime" {
+                *value = time.clone().context("no time")?;
+            }
+            let there = fields.iter().find(|(n, _)| n == name).map(|(_, v)| v);
+            if there.map(plain) != Some(plain(value)) {
+                bail!("{name}: made {value:?}, found {there:?}");
+            }
+        }
+        found.push(text("transactionId"));
+    }
+    exactly_once("Avro records in the topic", ledger.records.keys().cloned(), found)?;
+    Ok(ids)
+}
+
+/// A decimal compares by its number: leading zero bytes say nothing.
+fn plain(value: &Avro) -> String {
+    match value {
+        Avro::Decimal(decimal) => {
+            let bytes = Vec::<u8>::try_from(decimal).unwrap_or_default();
+            bytes.iter().fold(0_u64, |n, b| (n << 8) | u64::from(*b)).to_string()
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+const REQUIRED: &str = r#"{"type":"record","name":"Order","fields":[{"name":"id","type":"string"},{"name":"amount","type":"long"}]}"#;
+/// A new field without a default: old records could not be read with it.
+const INCOMPATIBLE: &str = r#"{"type":"record","name":"Order","fields":[{"name":"id","type":"string"},{"name":"amount","type":"long"},{"name":"country","type":"string"}]}"#;
+const COMPATIBLE: &str = r#"{"type":"record","name":"Order","fields":[{"name":"id","type":"string"},{"name":"amount","type":"long"},{"name":"country","type":"string","default":"?"}]}"#;
+
+pub(crate) async fn schema_rejected(lab: Arc<Lab>) -> Result<String> {
+    let registry = SchemaRegistry::new(lab.endpoints.registry_url()?);
+    // The documented subject: BACKWARD, and nothing incompatible gets in.
+    let subject = format!("{AVRO_TOPIC}-value");
+    let level = registry.subject_compatibility(&subject).await?;
+    if level != "BACKWARD" {
+        bail!("{subject} has compatibility {level}, documented is BACKWARD");
+    }
+    let versions = registry.versions(&subject).await?;
+    refused(&registry, &subject, INCOMPATIBLE).await?;
+    if registry.versions(&subject).await? != versions {
+        bail!("the refused schema became a version of {subject}");
+    }
+    // A topic of its own: its end offsets are nobody else's.
+    let topic = format!("orders-{}", new_run());
+    let subject = format!("{topic}-value");
+    kafka::create_topic(&lab.bootstrap(), &topic, 1).await?;
+    let Registered::Id(_) = registry.register(&subject, REQUIRED).await? else {
+        bail!("the first schema is refused")
+    };
+    registry.set_subject_compatibility(&subject, "BACKWARD").await?;
+    let encoder = AvroEncoder::new(SrSettings::new(registry.url().to_owned()));
+    let strategy = || SubjectNameStrategy::TopicNameStrategy(topic.clone(), false);
+    let whole = vec![("id", Avro::String("1".into())), ("amount", Avro::Long(7))];
+    let value = encoder.encode(whole, strategy()).await?;
+    kafka::write(&lab.bootstrap(), &topic, &value).await?;
+    let before = kafka::offsets(&lab.bootstrap(), &topic).await?;
+    if before.values().map(|(_, end)| end).sum::<i64>() != 1 {
+        bail!("the valid record did not reach the topic: {before:?}");
+    }
+    refused(&registry, &subject, INCOMPATIBLE).await?;
+    if let Ok(bytes) = encoder.encode(vec![("id", Avro::String("2".into()))], strategy()).await {
+        kafka::write(&lab.bootstrap(), &topic, &bytes).await?;
+        bail!("a record without the required field amount was encoded: {bytes:?}");
+    }
+    let after = kafka::offsets(&lab.bootstrap(), &topic).await?;
+    if after != before {
+        bail!("the end offsets moved: {before:?} → {after:?}");
+    }
+    // The refusal was about compatibility, and not a refusal of everything.
+    let Registered::Id(_) = registry.register(&subject, COMPATIBLE).await? else {
+        bail!("a compatible schema is refused too");
+    };
+    kafka::delete_topic(&lab.bootstrap(), &topic).await?;
+    Ok("409 for a required field without a default; accepted with one".to_owned())
+}
+
+async fn refused(registry: &SchemaRegistry, subject: &str, schema: &str) -> Result<()> {
+    match registry.register(subject, schema).await? {
+        Registered::Incompatible(body) if body.contains("409") => Ok(()),
+        other => bail!("{subject} should refuse an incompatible schema with 409: {other:?}"),
+    }
+}
