@@ -8,5 +8,6 @@ pub mod commands;
 pub mod engine;
 pub mod probes;
 pub mod project;
+pub mod render;
 pub mod scenarios;
 pub mod topology;

@@ -1,10 +1,164 @@
-//! stub
+//! `lab bench startup`: seconds to ready, CPU-seconds and memory of each service, and the time to the first correct
+//! aggregate. Prints what was measured; asserts no time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Subcommand;
+use serde_json::Value;
+
 use super::context::Context;
-use anyhow::Result;
-#[derive(Debug, clap::Subcommand)]
+use super::signals::watch_signals;
+use super::status::megabytes;
+use super::up;
+use crate::clients::kafka;
+use crate::clients::producer::{Acks, Format, Order, Profile, Progress, produce};
+use crate::engine::{Engine, InstanceLock, Source, Usage};
+use crate::probes::{Answer, eventually};
+use crate::project::Project;
+use crate::scenarios::transactions::{AGGREGATES_TOPIC, Cents, TOPIC, Totals, Transactions};
+use crate::topology::{Endpoints, Instance, Topology};
+
+#[derive(Debug, Subcommand)]
 pub(super) enum Bench {
-    Startup,
+    /// From `up` to the first correct aggregate, on an instance of its own that is removed afterwards.
+    Startup {
+        /// How often.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]
+        runs: u32,
+        /// Where images come from.
+        #[arg(long, value_enum, default_value = "local")]
+        images: Source,
+    },
 }
-pub(super) async fn run(_: &Context, _: Bench) -> Result<()> {
+
+/// Records of which the totals must come out.
+const RECORDS: u64 = 300;
+const SEED: u64 = 7;
+const RUN: &str = "bench";
+
+pub(super) async fn run(context: &Context, bench: Bench) -> Result<()> {
+    let Bench::Startup { runs, images } = bench;
+    let project = context.project()?;
+    let instance = Instance::new("bench", 0)?;
+    let _lock = InstanceLock::take(instance.name())?;
+    let engine = Engine::connect().await?;
+    let topology = project.topology(None, instance)?;
+    let mut firsts = Vec::new();
+    for run in 1..=runs {
+        engine.remove_instance(topology.instance.name(), true).await?;
+        let result = measure(&project, &engine, &topology, images).await;
+        let stopping = Instant::now();
+        engine.remove_instance(topology.instance.name(), false).await?;
+        let stopped = stopping.elapsed();
+        engine.remove_instance(topology.instance.name(), true).await?;
+        let first = result?;
+        println!(
+            "run {run}: first correct aggregate after {:.1} s; down in {:.1} s\n",
+            first.as_secs_f64(),
+            stopped.as_secs_f64()
+        );
+        firsts.push(first.as_secs_f64());
+    }
+    firsts.sort_by(f64::total_cmp);
+    let median = firsts.get(firsts.len() / 2).copied().unwrap_or_default();
+    println!(
+        "first correct aggregate over {runs} run(s): min {:.1} s, median {median:.1} s, max {:.1} s",
+        firsts.first().copied().unwrap_or_default(),
+        firsts.last().copied().unwrap_or_default()
+    );
     Ok(())
+}
+
+async fn measure(
+    project: &Project,
+    engine: &Engine,
+    topology: &Topology,
+    images: Source,
+) -> Result<Duration> {
+    let cancel = watch_signals();
+    // Images are not part of a start: build what is missing before the clock runs.
+    up::prepare(project, engine, topology, images).await?;
+    let endpoints = Endpoints::of(topology);
+    let start = Instant::now();
+    let (started, first) = tokio::join!(
+        up::start(project, engine, topology, images, cancel),
+        first_aggregate(&endpoints, start)
+    );
+    let started = started?;
+    let ready: BTreeMap<String, Duration> = started.give_away().into_iter().collect();
+    let first = first?;
+    let mut sum = (0.0, 0, 0);
+    println!("\n{:<24} {:>9} {:>8} {:>9} {:>9}", "SERVICE", "READY s", "CPU s", "MEMORY", "PEAK");
+    for service in &topology.services {
+        let usage: Usage = engine.usage(&service.container).await.unwrap_or_default();
+        let peak = engine.peak_memory(&service.container).await;
+        let seconds = ready.get(&service.name).map_or(f64::NAN, Duration::as_secs_f64);
+        println!(
+            "{:<24} {seconds:>9.1} {:>8.1} {:>9} {:>9}",
+            service.name,
+            usage.cpu_seconds,
+            megabytes(usage.memory),
+            peak.map_or("-".to_owned(), megabytes)
+        );
+        sum = (sum.0 + usage.cpu_seconds, sum.1 + usage.memory, sum.2 + peak.unwrap_or_default());
+    }
+    println!("{:<24} {:>9} {:>8.1} {:>9} {:>9}", "in all", "", sum.0, megabytes(sum.1), megabytes(sum.2));
+    println!("(PEAK counts the page cache that the kernel charges to the container)");
+    Ok(first)
+}
+
+/// Writes a known run as soon as Kafka takes it, and waits until Spark's totals are exactly its own.
+async fn first_aggregate(endpoints: &Endpoints, start: Instant) -> Result<Duration> {
+    let bootstrap = endpoints.bootstrap();
+    let patience = Duration::from_secs(180);
+    let every = Duration::from_millis(250);
+    eventually("the topic is there", patience, every, || async {
+        kafka::offsets(&bootstrap, TOPIC).await.map(|_| Answer::Is(()))
+    })
+    .await?;
+    let order = Order {
+        bootstrap: bootstrap.clone(),
+        registry_url: String::new(),
+        profile: Profile::Python,
+        format: Format::Json,
+        acks: Acks::All,
+        threads: 3,
+        rate: None,
+        count: Some(RECORDS),
+        seed: SEED,
+        run: Some(RUN.to_owned()),
+    };
+    let (_stop, never) = tokio::sync::watch::channel(false);
+    let ledger = produce(&order, Arc::new(Progress::default()), never).await?;
+    if ledger.acknowledged != RECORDS {
+        bail!("{} of {RECORDS} records were acknowledged", ledger.acknowledged);
+    }
+    let expected = Transactions::new(SEED, Some(RUN)).totals(RECORDS);
+    eventually("Spark's totals are the generator's", patience, every, || async {
+        let found = totals(&bootstrap).await?;
+        Ok(if found == expected.merchants { Answer::Is(()) } else { Answer::NotYet(format!("{found:?}")) })
+    })
+    .await?;
+    Ok(start.elapsed())
+}
+
+async fn totals(bootstrap: &str) -> Result<BTreeMap<String, crate::scenarios::transactions::MerchantTotal>> {
+    let suffix = format!("-{RUN}");
+    let (records, _) = kafka::read_topic(bootstrap, AGGREGATES_TOPIC, BTreeMap::new(), move |r| {
+        r.key.as_ref().is_some_and(|k| k.ends_with(&suffix)).then_some(r)
+    })
+    .await?;
+    let mut totals = Totals::default();
+    for record in records {
+        let value: Value = serde_json::from_slice(&record.value)?;
+        let total = crate::scenarios::transactions::MerchantTotal {
+            transaction_count: value["transactionCount"].as_u64().context("no transactionCount")?,
+            total_amount: serde_json::from_value::<Cents>(value["totalAmount"].clone())?,
+        };
+        totals.merchants.insert(record.key.unwrap_or_default(), total);
+    }
+    Ok(totals.merchants)
 }

@@ -1,8 +1,238 @@
-//! stub
+//! `lab doctor`: what this machine has and what a lab needs, each finding with its fix. Reads /proc, so it says less
+//! elsewhere than on Linux.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 use super::context::Context;
-use anyhow::Result;
+use super::status::megabytes;
+use crate::engine::{Engine, holder_of, is_free, state_dir};
+use crate::topology::{Instance, Topology};
+
+/// What the transactions lab used when it was measured, in bytes: docs/performance.md.
+const LAB_USES: u64 = 2 << 30;
+/// Images and build steps of every recipe, in bytes.
+const IMAGES_USE: u64 = 8 << 30;
+
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
-pub(super) async fn run(_: &Context, _: Args) -> Result<()> {
+pub(super) struct Args {
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Fine,
+    Note,
+    Trouble,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: String,
+    verdict: Verdict,
+    seen: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<String>,
+}
+
+fn finding(what: &str, verdict: Verdict, seen: impl Into<String>, fix: &str) -> Finding {
+    let fix = (verdict != Verdict::Fine && !fix.is_empty()).then(|| fix.to_owned());
+    Finding { what: what.to_owned(), verdict, seen: seen.into(), fix }
+}
+
+pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
+    let project = context.project()?;
+    let topology = project.topology(None, Instance::documented())?;
+    let mut findings = Vec::new();
+    let engine = match Engine::connect().await {
+        Ok(engine) => {
+            findings.push(finding(
+                "engine",
+                Verdict::Fine,
+                format!("Docker {} ({})", engine.version, engine.arch),
+                "",
+            ));
+            Some(engine)
+        }
+        Err(error) => {
+            let text = error.to_string();
+            let (seen, fix) = text.split_once('\n').unwrap_or((&text, ""));
+            findings.push(finding("engine", Verdict::Trouble, seen, fix.trim()));
+            None
+        }
+    };
+    findings.push(cores());
+    findings.extend(memory());
+    findings.extend(disk(engine.as_ref()).await);
+    findings.extend(ports(&topology, engine.as_ref()).await);
+    findings.extend(ephemeral(&topology));
+    findings.extend(clock(engine.as_ref()).await);
+    findings.extend(limits());
+    findings.push(certificates());
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&findings)?);
+    } else {
+        for f in &findings {
+            let mark = match f.verdict {
+                Verdict::Fine => "ok  ",
+                Verdict::Note => "note",
+                Verdict::Trouble => "BAD ",
+            };
+            println!("{mark} {:<14} {}", f.what, f.seen);
+            if let Some(fix) = &f.fix {
+                println!("     {:<14} → {fix}", "");
+            }
+        }
+    }
+    let bad = findings.iter().filter(|f| f.verdict == Verdict::Trouble).count();
+    if bad > 0 {
+        bail!("{bad} finding(s) keep a lab from starting");
+    }
     Ok(())
+}
+
+fn cores() -> Finding {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let verdict = if cores < 2 { Verdict::Note } else { Verdict::Fine };
+    finding(
+        "cores",
+        verdict,
+        format!("{cores}"),
+        "the lab was measured on 2; with one it starts in about twice the time",
+    )
+}
+
+/// A figure of /proc/meminfo in bytes.
+fn meminfo(name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|l| l.starts_with(name))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}
+
+fn memory() -> Option<Finding> {
+    let free = meminfo("MemAvailable:")?;
+    let verdict = if free < LAB_USES { Verdict::Trouble } else { Verdict::Fine };
+    let seen = format!("{} available, the lab uses about {}", megabytes(free), megabytes(LAB_USES));
+    Some(finding("memory", verdict, seen, "end other programs, or give the machine more memory"))
+}
+
+/// Free bytes of the file system that holds `path`, as df says.
+fn free_bytes(path: &Path) -> Option<u64> {
+    let output = std::process::Command::new("df").arg("-Pk").arg(path).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    Some(text.lines().nth(1)?.split_whitespace().nth(3)?.parse::<u64>().ok()? * 1024)
+}
+
+async fn disk(engine: Option<&Engine>) -> Option<Finding> {
+    let root = engine?.client().info().await.ok()?.docker_root_dir?;
+    // The engine's folder is closed to most users, and on a Mac it is in a machine of its own.
+    let shown = [Path::new(&root), Path::new("/")].into_iter().find(|p| p.exists())?;
+    let free = free_bytes(shown)?;
+    let verdict = if free < IMAGES_USE { Verdict::Trouble } else { Verdict::Fine };
+    let seen = format!(
+        "{} free for images (in {root}), building them all takes about {}",
+        megabytes(free),
+        megabytes(IMAGES_USE)
+    );
+    Some(finding("disk", verdict, seen, "./lab images remove --old; docker system df says what else can go"))
+}
+
+async fn ports(topology: &Topology, engine: Option<&Engine>) -> Vec<Finding> {
+    let own = match engine {
+        Some(engine) => engine.instance(topology.instance.name()).await.unwrap_or_default(),
+        None => crate::engine::InstanceState::default(),
+    };
+    let mut findings = Vec::new();
+    for (port, service, _) in topology.host_ports() {
+        let what = format!("port {port}");
+        if own.containers.iter().any(|c| c.ports.iter().any(|(host, _)| *host == port)) {
+            findings.push(finding(&what, Verdict::Fine, format!("held by this lab's {}", service.name), ""));
+        } else if is_free(port) {
+            findings.push(finding(&what, Verdict::Fine, format!("free for {}", service.name), ""));
+        } else {
+            let holder = holder_of(port).map_or("somebody".to_owned(), |h| match h.pid {
+                Some(pid) => format!("{} (pid {pid})", h.name),
+                None => h.name,
+            });
+            let fix = "end it, or start with --port-offset 1000";
+            findings.push(finding(
+                &what,
+                Verdict::Trouble,
+                format!("wanted for {}, held by {holder}", service.name),
+                fix,
+            ));
+        }
+    }
+    findings
+}
+
+/// Ports that any outgoing connection may get from the kernel first.
+fn ephemeral(topology: &Topology) -> Option<Finding> {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    let mut bounds = range.split_whitespace().filter_map(|b| b.parse::<u16>().ok());
+    let (low, high) = (bounds.next()?, bounds.next()?);
+    let reserved = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default();
+    let is_reserved = |port: u16| {
+        reserved.trim().split(',').any(|part| {
+            let (from, to) = part.split_once('-').unwrap_or((part, part));
+            matches!((from.parse::<u16>(), to.parse::<u16>()), (Ok(f), Ok(t)) if (f..=t).contains(&port))
+        })
+    };
+    let exposed: Vec<String> = topology
+        .host_ports()
+        .map(|(port, ..)| port)
+        .filter(|p| (low..=high).contains(p) && !is_reserved(*p))
+        .map(|p| p.to_string())
+        .collect();
+    if exposed.is_empty() {
+        return None;
+    }
+    let list = exposed.join(",");
+    let fix = format!("sudo sysctl -w net.ipv4.ip_local_reserved_ports={list}");
+    let seen = format!(
+        "{list} lie in the range {low}-{high} that outgoing connections use: now and then one is taken"
+    );
+    Some(finding("port range", Verdict::Note, seen, &fix))
+}
+
+/// The engine's clock against this one: certificates and record times need both right.
+async fn clock(engine: Option<&Engine>) -> Option<Finding> {
+    let theirs = engine?.client().info().await.ok()?.system_time?;
+    let there = OffsetDateTime::parse(&theirs, &Rfc3339).ok()?;
+    let apart = (OffsetDateTime::now_utc() - there).whole_seconds().abs();
+    let verdict = if apart > 5 { Verdict::Note } else { Verdict::Fine };
+    Some(finding(
+        "clock",
+        verdict,
+        format!("{apart} s between this machine and its engine"),
+        "restart the engine's machine, or set the clock",
+    ))
+}
+
+fn limits() -> Option<Finding> {
+    let text = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = text.lines().find(|l| l.starts_with("Max open files"))?;
+    let files: u64 = line.split_whitespace().nth(3)?.parse().unwrap_or(u64::MAX);
+    let verdict = if files < 1024 { Verdict::Note } else { Verdict::Fine };
+    Some(finding("open files", verdict, format!("{files} for this shell"), "ulimit -n 4096"))
+}
+
+fn certificates() -> Finding {
+    let folder = "/usr/local/share/ca-certificates";
+    let found = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let count = found.filter(|f| f.path().extension().is_some_and(|e| e == "crt")).count();
+    let proxy = ["HTTPS_PROXY", "https_proxy"].iter().any(|v| std::env::var_os(v).is_some());
+    let seen = format!(
+        "{count} extra certificate(s) in {folder} and {} proxy go to the builder stage; state in {}",
+        if proxy { "your" } else { "no" },
+        state_dir().display()
+    );
+    finding("certificates", Verdict::Fine, seen, "")
 }

@@ -31,7 +31,7 @@ use crate::topology::DEFAULT_INSTANCE;
 
 /// A reproducible streaming lab whose documentation is its executable spec.
 #[derive(Debug, Parser)]
-#[command(name = "lab", version, propagate_version = true)]
+#[command(name = "lab", bin_name = "./lab", version, propagate_version = true)]
 pub struct Cli {
     /// Definition of the labs; the nearest lab.toml upwards where absent.
     #[arg(long, global = true, value_name = "FILE")]
@@ -71,6 +71,18 @@ enum Command {
     /// Measure, and print what was measured.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Run every test there is; arguments go to cargo test.
+    Test {
+        /// Such as a filter: avro.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Start the Docker engine where none answers, or stop the one that was started so.
+    Engine {
+        /// What to do.
+        #[arg(value_parser = ["start", "stop"])]
+        what: String,
+    },
     /// Print a shell's completions.
     Completions(complete::Args),
     /// Write the tables of docs/ from lab.toml.
@@ -105,6 +117,12 @@ impl Cli {
                 Command::Env(args) => env::run(&context, args).await,
                 Command::Doctor(args) => doctor::run(&context, args).await,
                 Command::Bench(bench) => bench::run(&context, bench).await,
+                // Both must work before there is a program: see the script.
+                Command::Test { .. } | Command::Engine { .. } => {
+                    anyhow::bail!(
+                        "this is done by the script: call it as ./lab test, ./lab engine start|stop"
+                    )
+                }
                 Command::Completions(args) => complete::run(args),
                 Command::Render => render::run(&context),
                 Command::Setup(step) => setup::run(step).await,

@@ -10,7 +10,9 @@ use super::context::Context;
 use super::progress::{build_progress, start_progress};
 use super::signals::{Interrupted, watch_signals};
 use super::{live, status};
-use crate::engine::{Engine, InstanceLock, InstanceState, Source, Started, UpOptions, build_images, is_free};
+use crate::engine::{
+    Engine, InstanceLock, InstanceState, Resolved, Source, Started, UpOptions, build_images, is_free,
+};
 use crate::project::Project;
 use crate::topology::{DEFAULT_INSTANCE, Endpoints, Instance, Topology};
 
@@ -39,7 +41,9 @@ pub(super) struct ResetArgs {
 pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let cancel = watch_signals();
     let project = context.project()?;
-    let instance = Instance::new(&context.instance, 0)?;
+    let instance = Instance::new(&context.instance, args.port_offset.unwrap_or_default())?;
+    // What is wrong with the lab's name or its ports is said before anything is asked or started.
+    project.topology(args.lab.as_deref(), instance.clone())?;
     let lock = InstanceLock::take(instance.name())?;
     let engine = Engine::connect().await?;
     let state = engine.instance(instance.name()).await?;
@@ -124,7 +128,29 @@ async fn bring_up(
     Ok(topology)
 }
 
-/// Builds or pulls what is missing and starts a topology, with progress; undone where `cancel` turns true.
+/// Builds or pulls the images that a topology needs, with progress.
+pub(super) async fn prepare(
+    project: &Project,
+    engine: &Engine,
+    topology: &Topology,
+    source: Source,
+) -> Result<(Source, Resolved)> {
+    let decided = engine.decide(project, topology, source).await?;
+    let wanted: BTreeSet<String> = Engine::recipes_of(project, topology, decided);
+    let (events, lines) = build_progress();
+    let built = build_images(engine, project, &wanted, events).await;
+    lines.await?;
+    built?;
+    let resolved = engine.resolve(project, topology, decided).await?;
+    if source == Source::Auto {
+        for (image, reference) in &resolved.taken {
+            println!("image {image:<18} {reference}");
+        }
+    }
+    Ok((decided, resolved))
+}
+
+/// Prepares the images and starts a topology, with progress; undone where `cancel` turns true.
 pub(super) async fn start(
     project: &Project,
     engine: &Engine,
@@ -133,23 +159,8 @@ pub(super) async fn start(
     mut cancel: watch::Receiver<bool>,
 ) -> Result<Started> {
     let undone = |what: &str| anyhow::Error::new(Interrupted(what.to_owned()));
-    let prepare = async {
-        let decided = engine.decide(project, topology, source).await?;
-        let wanted: BTreeSet<String> = Engine::recipes_of(project, topology, decided);
-        let (events, lines) = build_progress();
-        let built = build_images(engine, project, &wanted, events).await;
-        lines.await?;
-        built?;
-        let resolved = engine.resolve(project, topology, decided).await?;
-        if source == Source::Auto {
-            for (image, reference) in &resolved.taken {
-                println!("image {image:<18} {reference}");
-            }
-        }
-        anyhow::Ok((decided, resolved))
-    };
     let (decided, resolved) = tokio::select! {
-        prepared = prepare => prepared?,
+        prepared = prepare(project, engine, topology, source) => prepared?,
         _ = cancel.wait_for(|c| *c) => return Err(undone("no service was started")),
     };
     for (image, spec) in &project.file.images {

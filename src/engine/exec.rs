@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use futures::{Stream, StreamExt, TryStreamExt};
+use testcontainers::bollard::container::LogOutput;
 use testcontainers::bollard::exec::StartExecResults;
 use testcontainers::bollard::models::ExecConfig;
 use testcontainers::bollard::query_parameters::{
@@ -15,7 +16,7 @@ use super::Engine;
 pub struct ExecOutput {
     /// Exit code.
     pub code: i64,
-    /// Standard output and error, as they came.
+    /// Standard output, and then standard error: as they come, the one may cut a line of the other in two.
     pub text: String,
 }
 
@@ -41,13 +42,18 @@ impl Engine {
             ..Default::default()
         };
         let exec = self.docker.create_exec(container, config).await?;
-        let mut text = String::new();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
         if let StartExecResults::Attached { mut output, .. } = self.docker.start_exec(&exec.id, None).await? {
             while let Some(chunk) = output.next().await {
-                text.push_str(&String::from_utf8_lossy(&chunk?.into_bytes()));
+                match chunk? {
+                    LogOutput::StdErr { message } => err.extend(message),
+                    other => out.extend(other.into_bytes()),
+                }
             }
         }
         let code = self.docker.inspect_exec(&exec.id).await?.exit_code;
+        out.extend(err);
+        let text = String::from_utf8_lossy(&out).into_owned();
         Ok(ExecOutput { code: code.context("the command has not ended")?, text })
     }
 
@@ -104,6 +110,14 @@ impl Engine {
             memory: memory.usage.unwrap_or_default().saturating_sub(cache),
             cpu_seconds: cpu as f64 / 1e9,
         })
+    }
+
+    /// The most memory that a running container has had, in bytes, page cache included; none where the kernel keeps no
+    /// such figure.
+    pub async fn peak_memory(&self, container: &str) -> Option<u64> {
+        // cgroup v2, then v1: the engine's own figures have it for v1 only.
+        let script = "cat /sys/fs/cgroup/memory.peak 2>/dev/null || cat /sys/fs/cgroup/memory/memory.max_usage_in_bytes";
+        self.exec(container, &["sh", "-c", script]).await.ok()?.text.trim().parse().ok()
     }
 
     /// Sends SIGKILL.

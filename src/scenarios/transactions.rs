@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// From this amount on (in cents) a transaction is of high value.
 pub const HIGH_VALUE_CENTS: u64 = 12_000_000;
@@ -73,7 +74,7 @@ pub struct Transaction {
 /// A seeded, endless sequence of transactions.
 #[derive(Debug, Clone)]
 pub struct Transactions {
-    seed: u64,
+    random: ChaCha8Rng,
     run: Option<String>,
 }
 
@@ -97,14 +98,16 @@ pub struct MerchantTotal {
 }
 
 impl Transactions {
-    /// The sequence of `seed`; with `run`, its merchants are its own (`merchant_1-<run>`).
+    /// The sequence of `seed`; with `run`, its merchants (`merchant_1-<run>`) and its ids are its own.
     pub fn new(seed: u64, run: Option<&str>) -> Self {
-        Self { seed, run: run.map(str::to_owned) }
+        let sum =
+            Sha256::new().chain_update(seed.to_le_bytes()).chain_update(run.unwrap_or_default()).finalize();
+        Self { random: ChaCha8Rng::from_seed(sum.into()), run: run.map(str::to_owned) }
     }
 
     /// The record with an index, as if it happened at `time_ms`.
     pub fn record(&self, index: u64, time_ms: i64) -> Transaction {
-        let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+        let mut random = self.random.clone();
         // A stream of its own: a record does not depend on how many threads made those before it.
         random.set_stream(index);
         let id = uuid::Builder::from_random_bytes(random.random()).into_uuid();
@@ -161,6 +164,12 @@ mod tests {
         fn a_record_follows_from_seed_and_index(seed: u64, index in 0..1_000_000_u64) {
             let sequence = Transactions::new(seed, None);
             prop_assert_eq!(sequence.record(index, 5), Transactions::new(seed, None).record(index, 5));
+        }
+
+        #[test]
+        fn two_runs_share_no_id(seed: u64, index in 0..1_000_u64) {
+            let id = |run| Transactions::new(seed, Some(run)).record(index, 0).transaction_id;
+            prop_assert_ne!(id("one"), id("two"));
         }
 
         #[test]

@@ -141,9 +141,10 @@ pub(crate) async fn quorum_lost(lab: Arc<Lab>) -> Result<String> {
     }
     let refused = kafka::create_topic(&lab.bootstrap(), &format!("change-{}", new_run()), 3).await;
     let Err(refusal) = refused else { bail!("a topic was created without a quorum of controllers") };
-    // Data goes on: leaders need no controller to take records.
+    // Data goes on: leaders need no controller to take records. (A new idempotent producer may have to wait: its id
+    // comes from the controllers.)
     let run = new_run();
-    let order = Order { acks: Acks::All, ..order(&lab, &run, 600) };
+    let order = order(&lab, &run, 600);
     let ledger = produced(&order).await?;
     matches_ledger(&ledger, &order, &read_run(&lab, &ledger, &run).await?)?;
     for service in &lost {

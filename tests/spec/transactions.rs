@@ -144,7 +144,7 @@ pub(crate) async fn python(lab: Arc<Lab>) -> Result<String> {
 
 pub(crate) async fn java(lab: Arc<Lab>) -> Result<String> {
     let run = new_run();
-    let order = Order { profile: Profile::Java, ..order(&lab, &run, 1500) };
+    let order = Order { profile: Profile::Java, ..order(&lab, &run, 2500) };
     let ledger = produced(&order).await?;
     matches_ledger(&ledger, &order, &read_run(&lab, &ledger, &run).await?)?;
     compressed_with(&lab, &ledger, "snappy").await?;

@@ -203,6 +203,10 @@ public final class Front implements QuarkusApplication {
     }
     if (root.equals("subjects") && json != null && json.getValue("schema") instanceof String text
         && !"PROTOBUF".equals(json.getValue("schemaType"))) {
+      // Apicurio takes an empty schema and gives it an id.
+      if (text.isBlank()) {
+        return Future.succeededFuture(error(422, 42201, "Empty schema"));
+      }
       String compact = compact(text);
       if (!compact.equals(text)) {
         body = json.put("schema", compact).toBuffer();

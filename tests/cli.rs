@@ -1,0 +1,86 @@
+//! The command line as a person meets it: bad input gets one clear screen and a failing exit code, before anything
+//! starts. Needs no engine.
+
+mod support;
+
+use rstest::rstest;
+use support::{lab, run, text};
+
+#[rstest]
+#[case::count_zero(&["produce", "transactions", "--count", "0"], "0 is not in 1..=100000000")]
+#[case::negative_rate(&["produce", "transactions", "--rate", "-5"], "above 0")]
+#[case::rate_zero(&["produce", "transactions", "--rate", "0"], "above 0")]
+#[case::rate_infinite(&["produce", "transactions", "--rate", "inf"], "above 0")]
+#[case::rate_text(&["produce", "transactions", "--rate", "fast"], "above 0")]
+#[case::no_threads(&["produce", "transactions", "--threads", "0"], "0 is not in 1..=256")]
+#[case::unknown_profile(&["produce", "transactions", "--profile", "cobol"], "possible values: python, java")]
+#[case::unknown_format(&["produce", "transactions", "--format", "xml"], "possible values: json, avro")]
+#[case::unknown_scenario(&["produce", "weather"], "unrecognized subcommand 'weather'")]
+#[case::ledger_without_count(&["produce", "transactions", "--ledger", "x.json"], "--count")]
+#[case::unknown_source(&["up", "--images", "cloud"], "possible values: local, upstream, auto")]
+#[case::unknown_lab(&["up", "--lab", "nope", "--instance", "nope"], "no lab named \"nope\"; there are: transactions")]
+#[case::bad_instance(&["up", "--instance", "No Such"], "instance name")]
+#[case::offset_too_far(&["up", "--instance", "far", "--port-offset", "20000"], "past 65535")]
+#[case::offset_on_a_documented_port(&["up", "--instance", "on", "--port-offset", "10000"], "a documented port of another service")]
+#[case::unknown_command(&["fly"], "unrecognized subcommand 'fly'")]
+#[case::no_such_file(&["--file", "nowhere/lab.toml", "status"], "nowhere/lab.toml cannot be read")]
+fn bad_input_gets_a_clear_error(#[case] arguments: &[&str], #[case] expected: &str) {
+    let output = run(arguments);
+    let said = text(&output);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains(expected), "{said}");
+    assert!(said.lines().count() <= 24, "more than one screen:\n{said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn without_an_engine_it_says_what_to_do() {
+    for command in [&["status"][..], &["up", "--detach"], &["down"], &["images"]] {
+        let output = lab(command).env("DOCKER_HOST", "unix:///nonexistent/docker.sock").output().unwrap();
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("no Docker engine answers") && said.contains("./lab engine start"), "{said}");
+    }
+}
+
+#[test]
+fn a_malformed_definition_is_refused_with_every_line() {
+    let folder = std::env::temp_dir().join(format!("streamlab-cli-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let text_of_lab = std::fs::read_to_string(support::root().join("lab.toml")).unwrap();
+    let planted =
+        text_of_lab.replace("needs = [\"spark-master\", \"volume-setup\"]", "needs = [\"spark-mister\"]");
+    let path = folder.join("lab.toml");
+    std::fs::write(&path, planted).unwrap();
+    let output = run(&["--file", path.to_str().unwrap(), "up"]);
+    std::fs::remove_dir_all(&folder).unwrap();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("2 mistake(s)") && said.contains("no service or group named \"spark-mister\""),
+        "{said}"
+    );
+}
+
+#[test]
+fn completions_are_printed_for_a_shell() {
+    let output = run(&["completions", "bash"]);
+    assert!(output.status.success());
+    assert!(text(&output).contains("_lab"), "{}", text(&output));
+}
+
+#[test]
+fn doctor_gives_each_finding_as_json() {
+    let output =
+        lab(&["doctor", "--json"]).env("DOCKER_HOST", "unix:///nonexistent/docker.sock").output().unwrap();
+    let findings: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let engine = findings.as_array().unwrap().iter().find(|f| f["what"] == "engine").unwrap();
+    assert_eq!(engine["verdict"], "trouble");
+    assert!(engine["fix"].as_str().unwrap().contains("./lab engine start"));
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn help_names_every_command() {
+    insta::assert_snapshot!(String::from_utf8(run(&["--help"]).stdout).unwrap());
+}

@@ -1,0 +1,237 @@
+//! Starting, stopping and being interrupted: whatever happens, the exit code says it and nothing is left behind.
+//! Mostly on a lab of three tiny services; one trial of each kind on the real lab.
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use rstest::rstest;
+use streamlab::engine::{Engine, InstanceState};
+use support::{engine_with, lab, run, text};
+
+const TINY: &str = "tests/tiny/lab.toml";
+
+/// The real lab is heavy: one trial at a time.
+static REAL: Mutex<()> = Mutex::new(());
+
+async fn state(instance: &str) -> InstanceState {
+    let engine = Engine::connect().await.unwrap();
+    engine.instance(instance).await.unwrap()
+}
+
+async fn assert_nothing_is_left(instance: &str) {
+    let left = state(instance).await;
+    assert!(left.is_down() && left.volumes.is_empty(), "left behind: {left:#?}");
+}
+
+fn up(file: &str, instance: &str, offset: &str, more: &[&str]) -> Child {
+    let mut arguments =
+        vec!["--file", file, "--instance", instance, "up", "--detach", "--port-offset", offset];
+    arguments.extend(more);
+    lab(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Reads what the program says until a line holds `marker`; gives what was read.
+fn until(child: &mut Child, marker: &str) -> String {
+    let mut seen = String::new();
+    if marker.is_empty() {
+        return seen;
+    }
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    for line in lines.by_ref().map_while(Result::ok) {
+        seen.push_str(&line);
+        seen.push('\n');
+        if line.contains(marker) {
+            // Whoever stops reading would end the program by a closed pipe.
+            std::thread::spawn(move || lines.count());
+            return seen;
+        }
+    }
+    panic!("the program ended before it said {marker:?}:\n{seen}");
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[rstest]
+#[case::at_once_int("a1", "0", "", "INT")]
+#[case::at_once_term("a2", "200", "", "TERM")]
+#[case::first_ready_int("a3", "300", "alpha", "INT")]
+#[case::first_ready_term("a4", "400", "alpha", "TERM")]
+#[case::middle_int("a5", "500", "beta", "INT")]
+#[case::middle_term("a6", "600", "beta", "TERM")]
+#[tokio::test]
+async fn an_interrupted_start_is_undone(
+    #[case] name: &str,
+    #[case] offset: &str,
+    #[case] phase: &str,
+    #[case] kind: &str,
+) {
+    engine_with(&["base"]).await;
+    let instance = format!("tiny-{name}");
+    let mut child = up(TINY, &instance, offset, &[]);
+    until(&mut child, phase);
+    signal(&child, kind);
+    let status = child.wait().unwrap();
+    // Before the handlers stand, the signal itself ends it: nothing had begun.
+    assert!(matches!(status.code(), Some(130) | None), "{status}");
+    assert_nothing_is_left(&instance).await;
+}
+
+#[tokio::test]
+async fn after_kill_9_down_cleans_up() {
+    engine_with(&["base"]).await;
+    let mut child = up(TINY, "tiny-k1", "700", &[]);
+    until(&mut child, "alpha");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!state("tiny-k1").await.is_down(), "a killed start should have left something to clean");
+    let down = run(&["--instance", "tiny-k1", "down", "--volumes"]);
+    assert!(down.status.success(), "{}", text(&down));
+    assert_nothing_is_left("tiny-k1").await;
+}
+
+#[tokio::test]
+async fn after_kill_9_the_next_up_starts_anew() {
+    engine_with(&["base"]).await;
+    let mut child = up(TINY, "tiny-k2", "800", &[]);
+    until(&mut child, "alpha");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let again = up(TINY, "tiny-k2", "800", &[]).wait_with_output().unwrap();
+    assert!(again.status.success(), "{}", text(&again));
+    assert!(text(&again).contains("not whole"), "{}", text(&again));
+    assert_eq!(state("tiny-k2").await.containers.len(), 3);
+    assert!(run(&["--instance", "tiny-k2", "down", "--volumes"]).status.success());
+    assert_nothing_is_left("tiny-k2").await;
+}
+
+#[tokio::test]
+async fn a_second_up_attaches_and_changes_nothing() {
+    engine_with(&["base"]).await;
+    let first = up(TINY, "tiny-s", "900", &[]).wait_with_output().unwrap();
+    assert!(first.status.success(), "{}", text(&first));
+    let ids = || {
+        let list = Command::new("docker")
+            .args(["ps", "-q", "--no-trunc", "--filter", "label=streamlab.instance=tiny-s"])
+            .output()
+            .unwrap();
+        String::from_utf8(list.stdout).unwrap()
+    };
+    let before = ids();
+    let second = up(TINY, "tiny-s", "900", &[]).wait_with_output().unwrap();
+    assert!(second.status.success() && text(&second).contains("already up"), "{}", text(&second));
+    assert_eq!(before, ids());
+    let other = up(TINY, "tiny-s", "900", &["--lab", "failing"]).wait_with_output().unwrap();
+    assert!(!other.status.success() && text(&other).contains("runs lab tiny"), "{}", text(&other));
+    // Data stays until it is asked to go.
+    let down = run(&["--instance", "tiny-s", "down"]);
+    assert!(text(&down).contains("1 volumes of data stay"), "{}", text(&down));
+    assert_eq!(state("tiny-s").await.volumes.len(), 1);
+    assert!(run(&["--instance", "tiny-s", "down", "--volumes"]).status.success());
+    assert_nothing_is_left("tiny-s").await;
+}
+
+#[tokio::test]
+async fn two_starts_of_one_instance_at_once_do_not_mix() {
+    engine_with(&["base"]).await;
+    let mut first = up(TINY, "tiny-c", "1000", &[]);
+    until(&mut first, "alpha");
+    let second = up(TINY, "tiny-c", "1000", &[]).wait_with_output().unwrap();
+    assert!(!second.status.success(), "{}", text(&second));
+    assert!(text(&second).contains(&format!("pid {}", first.id())), "{}", text(&second));
+    assert!(first.wait().unwrap().success());
+    assert!(run(&["--instance", "tiny-c", "down", "--volumes"]).status.success());
+    assert_nothing_is_left("tiny-c").await;
+}
+
+#[tokio::test]
+async fn two_instances_run_side_by_side() {
+    engine_with(&["base"]).await;
+    let children = [up(TINY, "tiny-x", "1100", &[]), up(TINY, "tiny-y", "1200", &[])];
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    }
+    assert!(run(&["--instance", "tiny-x", "down", "--volumes"]).status.success());
+    assert_eq!(state("tiny-y").await.containers.iter().filter(|c| c.running()).count(), 3);
+    assert!(run(&["--instance", "tiny-y", "down", "--volumes"]).status.success());
+    assert_nothing_is_left("tiny-x").await;
+    assert_nothing_is_left("tiny-y").await;
+}
+
+#[tokio::test]
+async fn a_service_that_dies_shows_its_last_lines() {
+    engine_with(&["base"]).await;
+    let output = up(TINY, "tiny-d", "1300", &["--lab", "failing"]).wait_with_output().unwrap();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("doomed") && said.contains("exit code 1"), "{said}");
+    assert!(said.contains("this service was told to fail"), "{said}");
+    assert_nothing_is_left("tiny-d").await;
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named_with_who_holds_it() {
+    engine_with(&["base"]).await;
+    let _holder = std::net::TcpListener::bind(("127.0.0.1", 24101 + 1400)).unwrap();
+    let output = up(TINY, "tiny-p", "1400", &[]).wait_with_output().unwrap();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("25501") && said.contains("alpha"), "{said}");
+    if cfg!(target_os = "linux") {
+        assert!(said.contains(&format!("pid {}", std::process::id())), "{said}");
+    }
+    assert_nothing_is_left("tiny-p").await;
+}
+
+#[rstest]
+#[case::ctrl_c("real-i", "1500", "INT")]
+#[case::sigterm("real-t", "1600", "TERM")]
+#[tokio::test]
+async fn the_real_lab_is_undone_when_interrupted(
+    #[case] instance: &str,
+    #[case] offset: &str,
+    #[case] kind: &str,
+) {
+    engine_with(&["base", "kafka", "spark", "schema-registry", "spark-kafka"]).await;
+    let _one = REAL.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut child = up("lab.toml", instance, offset, &[]);
+    until(&mut child, "kafka-broker");
+    signal(&child, kind);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_nothing_is_left(instance).await;
+}
+
+#[tokio::test]
+async fn two_real_labs_run_side_by_side_and_survive_a_killed_start() {
+    engine_with(&["base", "kafka", "spark", "schema-registry", "spark-kafka"]).await;
+    let _one = REAL.lock().unwrap_or_else(PoisonError::into_inner);
+    // Killed half-way, then started again: the second start cleans up what the first left.
+    let mut killed = up("lab.toml", "real-a", "1700", &[]);
+    until(&mut killed, "kafka-controller");
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    for (instance, offset) in [("real-a", "1700"), ("real-b", "1800")] {
+        let output = up("lab.toml", instance, offset, &[]).wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    }
+    // A port of a running instance is taken for a third one, and the holder is named.
+    let taken = up("lab.toml", "real-c", "1700", &[]).wait_with_output().unwrap();
+    assert!(!taken.status.success() && text(&taken).contains("host port(s) taken"), "{}", text(&taken));
+    assert_nothing_is_left("real-c").await;
+    // Each has its own records.
+    for instance in ["real-a", "real-b"] {
+        let made =
+            run(&["--instance", instance, "produce", "transactions", "--count", "50", "--run", instance]);
+        assert!(made.status.success() && text(&made).contains("\"acknowledged\": 50"), "{}", text(&made));
+    }
+    for instance in ["real-a", "real-b"] {
+        assert!(run(&["--instance", instance, "down", "--volumes"]).status.success());
+        assert_nothing_is_left(instance).await;
+    }
+}

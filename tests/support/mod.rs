@@ -1,0 +1,48 @@
+//! What the test binaries share: the program under test, an engine with images, a check that nothing is left.
+#![allow(dead_code)] // each binary uses its part
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use streamlab::engine::{Engine, recipe_images};
+use streamlab::project::Project;
+
+/// The checkout's root.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The program, with its definition and working directory set to the checkout.
+pub(crate) fn lab(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_streamlab"));
+    command.args(arguments).current_dir(root()).env_remove("LAB_ROOT").env_remove("BOOTSTRAP_SERVERS");
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs the program to its end.
+pub(crate) fn run(arguments: &[&str]) -> Output {
+    lab(arguments).output().expect("the program runs")
+}
+
+/// Standard output and error of a run, for messages and assertions.
+pub(crate) fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The project, and an engine that has the images of these recipes; otherwise it says what to run.
+pub(crate) async fn engine_with(recipes: &[&str]) -> (Project, Engine) {
+    let project = Project::open(Some(&root().join("lab.toml")), env!("CARGO_BIN_EXE_streamlab").into())
+        .unwrap_or_else(|e| panic!("{e:#}"));
+    let engine = Engine::connect().await.unwrap_or_else(|e| panic!("{e}"));
+    for image in recipe_images(&project, &engine.arch).unwrap_or_else(|e| panic!("{e:#}")) {
+        let wanted = recipes.contains(&image.name.as_str());
+        if wanted && engine.image_id(&image.reference).await.unwrap_or_else(|e| panic!("{e:#}")).is_none() {
+            panic!(
+                "image {} is missing.\n  Build it: ./lab images build   (or run ./lab test, which does)",
+                image.name
+            );
+        }
+    }
+    (project, engine)
+}
