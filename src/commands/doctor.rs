@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::context::Context;
 use super::status::megabytes;
-use crate::engine::{Engine, holder_of, is_free, state_dir};
+use crate::engine::{Engine, InstanceState, holder_of, is_free, state_dir};
 use crate::topology::{Instance, Topology};
 
 /// What the transactions lab used when it was measured, in bytes: docs/performance.md.
@@ -49,7 +49,7 @@ fn finding(what: &str, verdict: Verdict, seen: impl Into<String>, fix: &str) -> 
 
 pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let project = context.project()?;
-    let topology = project.topology(None, Instance::documented())?;
+    Instance::new(&context.instance, 0)?;
     let mut findings = Vec::new();
     let engine = match Engine::connect().await {
         Ok(engine) => {
@@ -68,10 +68,15 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
             None
         }
     };
+    let own = match &engine {
+        Some(engine) => engine.instance(&context.instance).await.unwrap_or_default(),
+        None => InstanceState::default(),
+    };
+    let topology = project.topology(own.lab.as_deref(), Instance::new(&context.instance, own.offset)?)?;
     findings.push(cores());
     findings.extend(memory());
     findings.extend(disk(engine.as_ref()).await);
-    findings.extend(ports(&topology, engine.as_ref()).await);
+    findings.extend(ports(&topology, &own));
     findings.extend(ephemeral(&topology));
     findings.extend(clock(engine.as_ref()).await);
     findings.extend(limits());
@@ -144,11 +149,7 @@ async fn disk(engine: Option<&Engine>) -> Option<Finding> {
     Some(finding("disk", verdict, seen, "./lab images remove --old; docker system df says what else can go"))
 }
 
-async fn ports(topology: &Topology, engine: Option<&Engine>) -> Vec<Finding> {
-    let own = match engine {
-        Some(engine) => engine.instance(topology.instance.name()).await.unwrap_or_default(),
-        None => crate::engine::InstanceState::default(),
-    };
+fn ports(topology: &Topology, own: &InstanceState) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (port, service, _) in topology.host_ports() {
         let what = format!("port {port}");

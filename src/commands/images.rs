@@ -8,7 +8,7 @@ use clap::Subcommand;
 use super::context::Context;
 use super::progress::build_progress;
 use super::signals::{Interrupted, watch_signals};
-use crate::engine::{Engine, build_images, recipe_images};
+use crate::engine::{BuiltImage, Engine, RecipeImage, build_images, recipe_images};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -41,18 +41,25 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     match args.what.unwrap_or(What::List) {
         What::List => {
             let built = engine.built_images().await?;
-            println!("{:<18} {:<36} {:>8}  STATE", "RECIPE", "IMAGE", "SIZE");
+            println!("{:<18} {:<38} {:>8}  STATE", "RECIPE", "IMAGE", "SIZE");
+            let line = |recipe: &str, image: &str, bytes: Option<i64>, state: &str| {
+                println!("{recipe:<18} {image:<38} {:>8}  {state}", megabytes(bytes));
+            };
             for recipe in &recipes {
-                let size = built.iter().find(|(_, tag, _)| *tag == recipe.reference).map(|(.., size)| *size);
-                let state = if size.is_some() { "built" } else { "missing: ./lab images build" };
-                println!("{:<18} {:<36} {:>8}  {state}", recipe.name, recipe.reference, megabytes(size));
+                let found = built.iter().find(|b| b.reference.as_ref() == Some(&recipe.reference));
+                let state = if found.is_some() { "built" } else { "missing: ./lab images build" };
+                line(&recipe.name, &recipe.reference, found.map(|b| b.bytes), state);
             }
-            for (recipe, tag, size) in &built {
-                if !recipes.iter().any(|r| r.reference == *tag) {
-                    let state = if recipe == "debian" { "root file system" } else { "old" };
-                    println!("{recipe:<18} {tag:<36} {:>8}  {state}", megabytes(Some(*size)));
+            for image in built.iter().filter(|b| !is_current(&recipes, b)) {
+                if let Some(reference) = &image.reference {
+                    let state = if image.recipe == "debian" { "root file system" } else { "old" };
+                    line(&image.recipe, reference, Some(image.bytes), state);
                 }
             }
+            let stages = built.iter().filter(|b| b.reference.is_none()).count();
+            println!(
+                "{stages} build stages are kept so that a rebuild is short; `images remove --old` takes them and what is old"
+            );
         }
         What::Build { recipes: named } => {
             let wanted: BTreeSet<String> = if named.is_empty() {
@@ -70,23 +77,34 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
         }
         What::Remove { old } => {
             let mut failed = Vec::new();
-            // Those that stand on others first.
-            for (recipe, tag, _) in engine.built_images().await?.into_iter().rev() {
-                let current = recipes.iter().any(|r| r.reference == tag);
-                if old && (current || recipe == "debian") {
+            let (mut removed, mut built) = (0, engine.built_images().await?);
+            // Tags before the stages that they stand on, and those that stand on others first.
+            built.sort_by_key(|b| {
+                (b.reference.is_none(), recipes.iter().rev().position(|r| r.name == b.recipe))
+            });
+            for image in built {
+                if old && (is_current(&recipes, &image) || image.recipe == "debian") {
                     continue;
                 }
-                match engine.remove_image(&tag).await {
-                    Ok(()) => println!("removed {tag}"),
+                let is_stage = image.reference.is_none();
+                match engine.remove_image(image.reference.as_ref().unwrap_or(&image.id)).await {
+                    Ok(()) => removed += 1,
+                    // A stage under an image that stays goes with that image.
+                    Err(_) if is_stage => {}
                     Err(error) => failed.push(format!("{error:#}")),
                 }
             }
+            println!("removed {removed} images and build stages");
             if !failed.is_empty() {
                 bail!("{}\n  Stop the labs that use them: ./lab down", failed.join("\n"));
             }
         }
     }
     Ok(())
+}
+
+fn is_current(recipes: &[RecipeImage], image: &BuiltImage) -> bool {
+    image.reference.as_ref().is_some_and(|reference| recipes.iter().any(|r| r.reference == *reference))
 }
 
 fn megabytes(size: Option<i64>) -> String {

@@ -9,7 +9,7 @@ use crate::engine::InstanceLock;
 pub(super) struct Args {
     /// Service, by its documented name.
     service: String,
-    /// Remove its own data first (volumes that it shares with others too).
+    /// Remove its data first; services that share the data are started anew too.
     #[arg(long)]
     fresh: bool,
 }
@@ -22,7 +22,8 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
         bail!("no service named {:?}; there are: {}", args.service, names.join(", "));
     };
     let resolved = running.resolved().await?;
-    running.engine.replace(&running.project, &running.topology, service, &resolved, args.fresh).await?;
-    println!("{} is ready again", service.name);
+    let started =
+        running.engine.replace(&running.project, &running.topology, service, &resolved, args.fresh).await?;
+    println!("ready again: {}", started.join(", "));
     Ok(())
 }

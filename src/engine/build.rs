@@ -128,6 +128,16 @@ impl Engine {
                 return Err(build_failure(&image.name, &tail, &why));
             }
         }
+        if image.recipe.program {
+            // Every edit of the program makes one: those that no container uses any more go at once.
+            for old in self.built_images().await? {
+                if let Some(reference) =
+                    old.reference.filter(|r| old.recipe == image.name && *r != image.reference)
+                {
+                    let _ = self.remove_image(&reference).await;
+                }
+            }
+        }
         let drift = self.debian_drift(image).await?;
         let _ = events.send(BuildEvent::Built { recipe: image.name.clone(), took: start.elapsed(), drift });
         Ok(())
@@ -229,7 +239,9 @@ impl Engine {
 
     /// The text of a file in an image.
     async fn file_of_image(&self, reference: &str, path: &str) -> Result<String> {
-        let body = ContainerCreateBody { image: Some(reference.to_owned()), ..Default::default() };
+        // Never started; the engine wants a command all the same.
+        let cmd = Some(vec!["true".to_owned()]);
+        let body = ContainerCreateBody { image: Some(reference.to_owned()), cmd, ..Default::default() };
         let container = self
             .docker
             .create_container(None::<testcontainers::bollard::query_parameters::CreateContainerOptions>, body)

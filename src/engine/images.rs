@@ -59,6 +59,19 @@ pub fn lock_entries(root: &Path) -> Result<BTreeMap<String, LockEntry>> {
     serde_json::from_str(&text).with_context(|| format!("{} is malformed", path.display()))
 }
 
+/// An image that was built here.
+#[derive(Debug, Clone)]
+pub struct BuiltImage {
+    /// Its recipe.
+    pub recipe: String,
+    /// Its tag; none for a stage that the engine keeps to build on.
+    pub reference: Option<String>,
+    /// Its id.
+    pub id: String,
+    /// Its size with all layers, which others may share.
+    pub bytes: i64,
+}
+
 impl Engine {
     /// The id of an image that is on the engine.
     ///
@@ -164,21 +177,36 @@ impl Engine {
         Ok(pinned)
     }
 
-    /// Images built here: reference and size in bytes, by recipe.
+    /// Images built here.
     ///
     /// # Errors
     /// The engine does not answer.
-    pub async fn built_images(&self) -> Result<Vec<(String, String, i64)>> {
+    pub async fn built_images(&self) -> Result<Vec<BuiltImage>> {
         let filters = HashMap::from([("label", vec![RECIPE_LABEL])]);
         let options = ListImagesOptionsBuilder::new().filters(&filters).build();
         let mut found = Vec::new();
         for image in self.docker.list_images(Some(options)).await? {
             let recipe = image.labels.get(RECIPE_LABEL).cloned().unwrap_or_default();
-            for tag in image.repo_tags {
-                found.push((recipe.clone(), tag, image.size));
+            let tags: Vec<_> = image.repo_tags.into_iter().filter(|t| !t.starts_with("<none>")).collect();
+            if tags.is_empty() {
+                found.push(BuiltImage {
+                    recipe: recipe.clone(),
+                    reference: None,
+                    id: image.id.clone(),
+                    bytes: image.size,
+                });
+            }
+            for tag in tags {
+                let id = image.id.clone();
+                found.push(BuiltImage {
+                    recipe: recipe.clone(),
+                    reference: Some(tag),
+                    id,
+                    bytes: image.size,
+                });
             }
         }
-        found.sort();
+        found.sort_by(|a, b| (&a.recipe, &a.reference).cmp(&(&b.recipe, &b.reference)));
         Ok(found)
     }
 

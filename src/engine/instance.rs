@@ -14,7 +14,7 @@ use super::{Engine, INSTANCE_LABEL, LAB_LABEL, OFFSET_LABEL, SERVICE_LABEL, SOUR
 use crate::topology::Topology;
 
 /// Seconds that a service gets between SIGTERM and SIGKILL when its instance goes.
-const GRACE_SECONDS: i32 = 3;
+const GRACE_SECONDS: i32 = 2;
 
 /// What is there of an instance.
 #[derive(Debug, Clone, Default)]
@@ -258,8 +258,11 @@ impl Engine {
     /// Removes volumes by name.
     pub(super) async fn remove_volumes(&self, names: &[String]) -> Result<usize> {
         for name in names {
-            gone_is_fine(self.docker.remove_volume(name, None::<RemoveVolumeOptions>).await)
-                .with_context(|| format!("volume {name} cannot be removed"))?;
+            let removed = match self.docker.remove_volume(name, None::<RemoveVolumeOptions>).await {
+                Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+                other => other,
+            };
+            removed.with_context(|| format!("volume {name} cannot be removed"))?;
         }
         Ok(names.len())
     }

@@ -17,7 +17,7 @@ mod up;
 pub use build::{BuildEvent, build_images};
 pub use docker::{Engine, EngineError};
 pub use exec::{ExecOutput, Usage};
-pub use images::{LockEntry, Resolved, Source, lock_entries};
+pub use images::{BuiltImage, LockEntry, Resolved, Source, lock_entries};
 pub use instance::{ContainerState, InstanceState, Removed};
 pub use lock::{InstanceLock, state_dir};
 pub use ports::{PortHolder, holder_of, is_free};

@@ -166,10 +166,11 @@ impl Engine {
         .await?
     }
 
-    /// Starts one service of a running instance anew, in a new container, and waits until it is ready.
+    /// Starts one service of a running instance anew, in a new container, and waits until it is ready. With `fresh`
+    /// its data goes first, and every service that shares that data is started anew as well. Gives their names.
     ///
     /// # Errors
-    /// It cannot be started, or does not become ready.
+    /// One cannot be started, or does not become ready.
     pub async fn replace(
         &self,
         project: &Project,
@@ -177,20 +178,28 @@ impl Engine {
         service: &Service,
         resolved: &Resolved,
         fresh: bool,
-    ) -> Result<()> {
+    ) -> Result<Vec<String>> {
+        let data: Vec<String> = service.volumes.iter().map(|v| v.name.clone()).collect();
+        let shares = |other: &&Service| {
+            other.name == service.name || (fresh && other.volumes.iter().any(|v| data.contains(&v.name)))
+        };
+        let affected: Vec<&Service> = topology.services.iter().filter(shares).collect();
         let state = self.instance(topology.instance.name()).await?;
-        if let Some(container) = state.of(&service.name) {
+        for container in affected.iter().filter_map(|s| state.of(&s.name)) {
             self.remove_container(container).await?;
         }
         if fresh {
-            let own: Vec<String> = service.volumes.iter().map(|v| v.name.clone()).collect();
-            self.remove_volumes(&own).await?;
+            self.remove_volumes(&data).await?;
         }
         self.create_volumes(topology).await?;
         self.fill_addons(project, topology, resolved).await?;
-        let handle = self.start_service(project, topology, service, resolved).await?;
-        std::mem::forget(handle);
-        self.until_ready(topology, service).await
+        // lab.toml's order is one in which each service comes after those it needs.
+        for service in &affected {
+            let handle = self.start_service(project, topology, service, resolved).await?;
+            std::mem::forget(handle);
+            self.until_ready(topology, service).await?;
+        }
+        Ok(affected.iter().map(|s| s.name.clone()).collect())
     }
 
     /// Waits until a running service answers its probe.

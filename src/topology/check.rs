@@ -63,13 +63,16 @@ impl Check<'_> {
                     self.say(service, format!("{:?} is chosen twice", service.get_ref()));
                 }
             }
+            let position = |name: &str| lab.services.iter().position(|s| s.get_ref() == name);
             for service in &lab.services {
                 let needs = self.file.services.get(service.get_ref()).map(|s| s.needs.as_slice());
                 for need in needs.unwrap_or_default() {
                     let owner = self.owner(need.get_ref());
-                    if owner.is_some_and(|o| !chosen.contains(&o)) {
-                        let (name, need) = (service.get_ref(), need.get_ref());
+                    let (name, need) = (service.get_ref(), need.get_ref());
+                    if owner.as_ref().is_some_and(|o| !chosen.contains(o)) {
                         self.say(service, format!("{name} needs {need}, which this lab does not choose"));
+                    } else if owner.is_some_and(|o| position(&o) > position(name)) {
+                        self.say(service, format!("{name} needs {need}: put it after that one"));
                     }
                 }
             }
