@@ -1,5 +1,6 @@
 //! The command line as a person meets it: bad input gets one clear screen and a failing exit code, before anything
 //! starts. Needs no engine.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! Starting, stopping and being interrupted: whatever happens, the exit code says it and nothing is left behind.
 //! Mostly on a lab of three tiny services; one trial of each kind on the real lab.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The definition: what is rendered from it has not drifted, and each kind of mistake is found with its line.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 

@@ -9,6 +9,7 @@
 //!
 //! `cargo test --test spec avro` starts only what those flows need; `--list` starts nothing. `LAB_ATTACH=<instance or
 //! endpoints file>` asks a lab that runs already; it suffers no fault without `--faults`.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod command_rows;
 mod exact;

@@ -1,5 +1,5 @@
 //! What the test binaries share: the program under test, an engine with images, a check that nothing is left.
-#![allow(dead_code)] // each binary uses its part
+#![allow(dead_code, reason = "each binary uses its part")]
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
