@@ -6,16 +6,16 @@ mod support;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 
 use rstest::rstest;
 use streamlab::engine::{Engine, InstanceState};
 use support::{engine_with, lab, run, text};
+use tokio::sync::Mutex;
 
 const TINY: &str = "tests/tiny/lab.toml";
 
 /// The real lab is heavy: one trial at a time.
-static REAL: Mutex<()> = Mutex::new(());
+static REAL: Mutex<()> = Mutex::const_new(());
 
 async fn state(instance: &str) -> InstanceState {
     let engine = Engine::connect().await.unwrap();
@@ -200,7 +200,7 @@ async fn the_real_lab_is_undone_when_interrupted(
     #[case] kind: &str,
 ) {
     engine_with(&["base", "kafka", "spark", "schema-registry", "spark-kafka"]).await;
-    let _one = REAL.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one = REAL.lock().await;
     let mut child = up("lab.toml", instance, offset, &[]);
     until(&mut child, "kafka-broker");
     signal(&child, kind);
@@ -211,7 +211,7 @@ async fn the_real_lab_is_undone_when_interrupted(
 #[tokio::test]
 async fn two_real_labs_run_side_by_side_and_survive_a_killed_start() {
     engine_with(&["base", "kafka", "spark", "schema-registry", "spark-kafka"]).await;
-    let _one = REAL.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one = REAL.lock().await;
     // Killed half-way, then started again: the second start cleans up what the first left.
     let mut killed = up("lab.toml", "real-a", "1700", &[]);
     until(&mut killed, "kafka-controller");
