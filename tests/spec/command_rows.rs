@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use streamlab::topology::{Command, LabFile};
 use tokio::io::AsyncReadExt;
 
-use crate::harness::{Body, Lab};
+use crate::harness::Body;
+use crate::lab::Lab;
 
 pub(crate) struct CommandRow {
     pub(crate) id: String,

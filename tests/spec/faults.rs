@@ -13,8 +13,8 @@ use streamlab::scenarios::transactions::{AVRO_TOPIC, TOPIC, Totals};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::watch;
 
-use crate::harness::Lab;
 use crate::kafka::{quorum, whole_quorum};
+use crate::lab::Lab;
 use crate::spark::{high_value_comes_out, totals_come_out, totals_of};
 use crate::transactions::{decoded_run, matches_ledger, new_run, order, produced, read_run};
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use streamlab::clients::kafka;
 use streamlab::probes::{Answer, eventually};
 
-use crate::harness::Lab;
+use crate::lab::Lab;
 
 pub(crate) const CLUSTER_ID: &str = "5L6g3nShT-eMCtK--X86sw";
 

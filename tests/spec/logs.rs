@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use futures::TryStreamExt;
 
-use crate::harness::Lab;
+use crate::lab::Lab;
 
 /// Lines that may say ERROR, each with the reason.
 const EXPECTED: [(&str, &str); 0] = [];

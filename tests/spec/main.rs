@@ -16,6 +16,7 @@ mod exact;
 mod faults;
 mod harness;
 mod kafka;
+mod lab;
 mod logs;
 mod ports;
 mod report;

@@ -14,7 +14,7 @@ use streamlab::scenarios::transactions::{
 };
 
 use crate::exact::{at_least_once, exactly_once};
-use crate::harness::Lab;
+use crate::lab::Lab;
 use crate::transactions::{matches_ledger, new_run, order, produced, read_run};
 
 const PATIENCE: Duration = Duration::from_secs(90);

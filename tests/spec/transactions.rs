@@ -18,7 +18,7 @@ use streamlab::scenarios::transactions::{AVRO_TOPIC, TOPIC, Transaction, Transac
 use tokio::sync::watch;
 
 use crate::exact::exactly_once;
-use crate::harness::Lab;
+use crate::lab::Lab;
 
 /// A suffix that no other run has: totals are exact beside other flows, old data and a live producer.
 pub(crate) fn new_run() -> String {
