@@ -295,3 +295,23 @@ fn build_failure(recipe: &str, tail: &[String], why: &str) -> anyhow::Error {
     };
     anyhow!("image {recipe} could not be built: {}\n{last}{hint}", why.trim())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::build_failure;
+
+    #[test]
+    fn a_failed_build_says_its_last_lines_and_what_to_do() {
+        let lines: Vec<String> = (0..40).map(|n| format!("line {n}")).collect();
+        let full = build_failure("spark", &lines, "write /opt/x: no space left on device").to_string();
+        assert!(
+            full.contains("image spark could not be built") && full.contains("The disk is full"),
+            "{full}"
+        );
+        assert!(full.contains("line 39") && !full.contains("line 20"), "{full}");
+        let cut = build_failure("kafka", &["Could not resolve host: repo".to_owned()], "code 6").to_string();
+        assert!(cut.contains("A package registry did not answer") && cut.lines().count() < 24, "{cut}");
+        let other = build_failure("base", &[], "code 1").to_string();
+        assert!(!other.contains("registry") && !other.contains("disk"), "{other}");
+    }
+}

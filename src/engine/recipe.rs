@@ -166,3 +166,71 @@ pub(super) fn host_arguments() -> BTreeMap<String, String> {
 pub(super) fn pip_index() -> Option<(String, String)> {
     Some(("PIP_INDEX_URL".to_owned(), std::env::var("PIP_INDEX_URL").ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::LabFile;
+
+    const RECIPES: &str = r#"
+        network = "n"
+        default_lab = "l"
+        labs.l = { about = "", services = [] }
+        services = {}
+        images = {}
+        [recipes]
+        base = { from = [] }
+        left = { from = ["base"], trains_on = ["jobs"] }
+        right = { from = ["base"] }
+        top = { from = ["left"] }
+    "#;
+
+    struct Checkout(PathBuf);
+
+    impl Checkout {
+        fn new(name: &str) -> Self {
+            let root = std::env::temp_dir().join(format!("streamlab-recipe-{name}-{}", std::process::id()));
+            for recipe in ["base", "left", "right", "top"] {
+                std::fs::create_dir_all(root.join("compose/images").join(recipe)).unwrap();
+                std::fs::write(root.join("compose/images").join(recipe).join("Dockerfile"), "FROM x")
+                    .unwrap();
+            }
+            std::fs::create_dir_all(root.join("jobs")).unwrap();
+            std::fs::write(root.join("jobs/job.py"), "1").unwrap();
+            Self(root)
+        }
+
+        fn references(&self) -> BTreeMap<String, String> {
+            let file = LabFile::parse(RECIPES).unwrap();
+            let project = Project { root: self.0.clone(), file, program: PathBuf::new() };
+            let images = recipe_images(&project, "amd64").unwrap();
+            images.into_iter().map(|i| (i.name, i.reference)).collect()
+        }
+
+        fn changed_by(&self, path: &str) -> Vec<String> {
+            let before = self.references();
+            std::fs::write(self.0.join(path), "changed").unwrap();
+            self.references().into_iter().filter(|(n, r)| before[n] != *r).map(|(n, _)| n).collect()
+        }
+    }
+
+    impl Drop for Checkout {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_changed_recipe_changes_itself_and_what_stands_on_it() {
+        let checkout = Checkout::new("changed");
+        assert_eq!(checkout.references(), checkout.references());
+        assert_eq!(checkout.changed_by("compose/images/left/Dockerfile"), ["left", "top"]);
+        assert_eq!(checkout.changed_by("compose/images/top/new-file"), ["top"]);
+        assert_eq!(checkout.changed_by("compose/images/base/Dockerfile"), ["base", "left", "right", "top"]);
+    }
+
+    #[test]
+    fn an_edited_job_is_no_other_image() {
+        assert!(Checkout::new("job").changed_by("jobs/job.py").is_empty());
+    }
+}
