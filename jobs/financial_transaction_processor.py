@@ -172,7 +172,7 @@ def start(frame, name, **options):
         .option("checkpointLocation", f"{CHECKPOINT_DIR}/{name}")
         .options(**options)
         .outputMode("update")
-        .trigger(processingTime="500 milliseconds")
+        .trigger(processingTime="1 second")
         .start()
     )
 
