@@ -9,8 +9,10 @@ use crate::topology::{Instance, LabFile, Topology};
 /// A checkout with its parsed definition.
 #[derive(Debug, Clone)]
 pub struct Project {
-    /// Folder that holds `lab.toml`.
+    /// Root of the checkout.
     pub root: PathBuf,
+    /// The definition's file.
+    pub path: PathBuf,
     /// The definition.
     pub file: LabFile,
     /// The `streamlab` program to put into the own image.
@@ -47,7 +49,7 @@ impl Project {
                 );
             }
         }
-        Ok(Self { root, file: parsed, program })
+        Ok(Self { root, path, file: parsed, program })
     }
 
     /// The services of a lab (the default one where none is named) as an instance runs them.

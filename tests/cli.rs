@@ -64,6 +64,15 @@ fn a_malformed_definition_is_refused_with_every_line() {
 }
 
 #[test]
+fn a_ledger_that_cannot_be_written_is_said_before_anything_is_produced() {
+    let arguments = ["produce", "transactions", "--count", "5", "--ledger", "/nonexistent/ledger.json"];
+    let output = lab(&arguments).env("BOOTSTRAP_SERVERS", "127.0.0.1:1").output().unwrap();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("/nonexistent/ledger.json cannot be written"), "{said}");
+}
+
+#[test]
 fn completions_are_printed_for_a_shell() {
     let output = run(&["completions", "bash"]);
     assert!(output.status.success());
@@ -76,7 +85,7 @@ fn doctor_gives_each_finding_as_json() {
         lab(&["doctor", "--json"]).env("DOCKER_HOST", "unix:///nonexistent/docker.sock").output().unwrap();
     let findings: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let engine = findings.as_array().unwrap().iter().find(|f| f["what"] == "engine").unwrap();
-    assert_eq!(engine["verdict"], "trouble");
+    assert_eq!(engine["verdict"], "bad");
     assert!(engine["fix"].as_str().unwrap().contains("./lab engine start"));
     assert_eq!(output.status.code(), Some(1));
 }

@@ -236,3 +236,58 @@ async fn two_real_labs_run_side_by_side_and_survive_a_killed_start() {
         assert_nothing_is_left(instance).await;
     }
 }
+
+fn docker(arguments: &[&str]) {
+    let output = Command::new("docker").args(arguments).output().unwrap();
+    assert!(output.status.success(), "docker {arguments:?}: {}", text(&output));
+}
+
+/// What somebody else made is neither used nor removed, and the lab says how to go on.
+#[rstest]
+#[case::network("tiny-fn", "1900", "network", "tiny-fn-tiny")]
+#[case::volume("tiny-fv", "2000", "volume", "streamlab-tiny-fv-alpha-data")]
+#[tokio::test]
+async fn a_foreign_thing_of_the_same_name_is_left_alone(
+    #[case] instance: &str,
+    #[case] offset: &str,
+    #[case] kind: &str,
+    #[case] name: &str,
+) {
+    engine_with(&["base"]).await;
+    docker(&[kind, "create", name]);
+    let refused = up(TINY, instance, offset, &[]).wait_with_output().unwrap();
+    let down = run(&["--instance", instance, "down", "--volumes"]);
+    // Fails if it is gone.
+    docker(&[kind, "rm", name]);
+    let said = text(&refused);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("docker {kind} rm {name}")), "{said}");
+    assert!(down.status.success(), "{}", text(&down));
+    assert_nothing_is_left(instance).await;
+}
+
+#[tokio::test]
+async fn an_instance_belongs_to_the_definition_it_was_started_from() {
+    engine_with(&["base"]).await;
+    let first = up(TINY, "tiny-def", "2100", &[]).wait_with_output().unwrap();
+    assert!(first.status.success(), "{}", text(&first));
+    for arguments in [&["up", "--detach"][..], &["status"], &["env"], &["reset", "--detach"]] {
+        let other = run(&[&["--instance", "tiny-def"], arguments].concat());
+        assert!(!other.status.success() && text(&other).contains("another definition"), "{}", text(&other));
+    }
+    assert_eq!(state("tiny-def").await.containers.iter().filter(|c| c.running()).count(), 3);
+    assert!(run(&["--instance", "tiny-def", "down", "--volumes"]).status.success());
+    assert_nothing_is_left("tiny-def").await;
+}
+
+#[tokio::test]
+async fn a_reader_that_leaves_does_not_break_a_start() {
+    engine_with(&["base"]).await;
+    let mut child = up(TINY, "tiny-pipe", "2200", &[]);
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && !text(&output).contains("panicked"), "{}", text(&output));
+    assert_eq!(state("tiny-pipe").await.containers.len(), 3);
+    assert!(run(&["--instance", "tiny-pipe", "down", "--volumes"]).status.success());
+    assert_nothing_is_left("tiny-pipe").await;
+}

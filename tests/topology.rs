@@ -64,20 +64,12 @@ fn the_default_instance_has_the_documented_names() {
     assert!(topology.host_ports().all(|(host, _, p)| Some(host) == p.documented));
 }
 
+/// On the tiny definition, so that a changed port of the real one changes nothing here.
 #[test]
-fn one_broker_as_it_runs_in_another_instance() {
-    let topology = resolved("test", 100);
-    let mut broker = topology.service("kafka-broker-2").unwrap().clone();
-    broker.environment.retain(|k, _| {
-        ["KAFKA_NODE_ID", "KAFKA_ADVERTISED_LISTENERS", "KAFKA_CONTROLLER_QUORUM_VOTERS"]
-            .contains(&k.as_str())
-    });
-    insta::assert_json_snapshot!(broker);
-}
-
-#[test]
-fn endpoints_of_the_default_instance() {
-    insta::assert_json_snapshot!(Endpoints::of(&resolved("default", 0)));
+fn a_service_and_its_endpoints_in_another_instance() {
+    let text = std::fs::read_to_string(support::root().join("tests/tiny/lab.toml")).unwrap();
+    let tiny = LabFile::parse(&text).unwrap().resolve("tiny", Instance::new("test", 100).unwrap()).unwrap();
+    insta::assert_json_snapshot!((tiny.service("alpha").unwrap(), Endpoints::of(&tiny)));
 }
 
 #[test]
@@ -183,6 +175,18 @@ fn a_part_of_the_lab_brings_what_it_needs_and_no_more() {
     "\"spark-master\"",
     "which this lab does not choose",
     "transaction-producer"
+)]
+#[case::relative_mount(
+    "path = \"/var/lib/schema-registry\"",
+    "path = \"data\"",
+    "\"data\" is mounted inside: it must begin with /",
+    "schema-registry"
+)]
+#[case::file_outside(
+    "files = { \"schemas\"",
+    "files = { \"../schemas\"",
+    "must be a path within the project",
+    "streamlab"
 )]
 #[case::no_such_default(
     "default_lab = \"transactions\"",

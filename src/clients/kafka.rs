@@ -123,6 +123,22 @@ pub async fn broker_ids(bootstrap: &str) -> Result<Vec<i32>> {
     .await
 }
 
+/// Names of the topics that are not Kafka's own.
+///
+/// # Errors
+/// The cluster does not answer.
+pub async fn topics(bootstrap: &str) -> Result<Vec<String>> {
+    let bootstrap = bootstrap.to_owned();
+    blocking(move || {
+        let metadata = consumer(&bootstrap)?.fetch_metadata(None, PATIENCE)?;
+        let names = metadata.topics().iter().map(|t| t.name().to_owned());
+        let mut names: Vec<_> = names.filter(|n| !n.starts_with("__")).collect();
+        names.sort();
+        Ok(names)
+    })
+    .await
+}
+
 /// The cluster id.
 ///
 /// # Errors

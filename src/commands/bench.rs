@@ -55,7 +55,7 @@ pub(super) async fn run(context: &Context, bench: Bench) -> Result<()> {
         let stopped = stopping.elapsed();
         engine.remove_instance(topology.instance.name(), true).await?;
         let first = result?;
-        println!(
+        say!(
             "run {run}: first correct aggregate after {:.1} s; down in {:.1} s\n",
             first.as_secs_f64(),
             stopped.as_secs_f64()
@@ -64,7 +64,7 @@ pub(super) async fn run(context: &Context, bench: Bench) -> Result<()> {
     }
     firsts.sort_by(f64::total_cmp);
     let median = firsts.get(firsts.len() / 2).copied().unwrap_or_default();
-    println!(
+    say!(
         "first correct aggregate over {runs} run(s): min {:.1} s, median {median:.1} s, max {:.1} s",
         firsts.first().copied().unwrap_or_default(),
         firsts.last().copied().unwrap_or_default()
@@ -91,12 +91,12 @@ async fn measure(
     let ready: BTreeMap<String, Duration> = started.give_away().into_iter().collect();
     let first = first?;
     let mut sum = (0.0, 0, 0);
-    println!("\n{:<24} {:>9} {:>8} {:>9} {:>9}", "SERVICE", "READY s", "CPU s", "MEMORY", "PEAK");
+    say!("\n{:<24} {:>9} {:>8} {:>9} {:>9}", "SERVICE", "READY s", "CPU s", "MEMORY", "PEAK");
     for service in &topology.services {
         let usage: Usage = engine.usage(&service.container).await.unwrap_or_default();
         let peak = engine.peak_memory(&service.container).await;
         let seconds = ready.get(&service.name).map_or(f64::NAN, Duration::as_secs_f64);
-        println!(
+        say!(
             "{:<24} {seconds:>9.1} {:>8.1} {:>9} {:>9}",
             service.name,
             usage.cpu_seconds,
@@ -105,8 +105,8 @@ async fn measure(
         );
         sum = (sum.0 + usage.cpu_seconds, sum.1 + usage.memory, sum.2 + peak.unwrap_or_default());
     }
-    println!("{:<24} {:>9} {:>8.1} {:>9} {:>9}", "in all", "", sum.0, megabytes(sum.1), megabytes(sum.2));
-    println!("(PEAK counts the page cache that the kernel charges to the container)");
+    say!("{:<24} {:>9} {:>8.1} {:>9} {:>9}", "in all", "", sum.0, megabytes(sum.1), megabytes(sum.2));
+    say!("(PEAK counts the page cache that the kernel charges to the container)");
     Ok(first)
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::engine::{Engine, InstanceState, Resolved, Source};
 use crate::project::Project;
-use crate::topology::{Endpoints, Instance, Topology};
+use crate::topology::{Endpoints, Instance, Service, Topology};
 
 /// The global options.
 #[derive(Debug)]
@@ -41,6 +41,7 @@ impl Context {
         if state.containers.is_empty() {
             bail!("instance {} is not up.\n  Start it: ./lab up{}", self.instance, self.option());
         }
+        same_definition(&project, &state, &self.instance)?;
         let topology =
             project.topology(state.lab.as_deref(), Instance::new(&self.instance, state.offset)?)?;
         Ok(Running { project, engine, state, topology })
@@ -56,9 +57,33 @@ impl Context {
     }
 }
 
+/// An instance is looked after by the definition that it was started from.
+pub(super) fn same_definition(project: &Project, state: &InstanceState, instance: &str) -> Result<()> {
+    match &state.definition {
+        Some(path) if *path != project.path.display().to_string() => bail!(
+            "instance {instance} was started from another definition.\n  Give --file {path}, stop it (./lab down --instance {instance}), or use another --instance."
+        ),
+        _ => Ok(()),
+    }
+}
+
 impl Running {
     pub(super) fn endpoints(&self) -> Endpoints {
         Endpoints::of(&self.topology)
+    }
+
+    /// A service by its documented name.
+    pub(super) fn service(&self, name: &str) -> Result<&Service> {
+        if let Some(service) = self.topology.service(name) {
+            return Ok(service);
+        }
+        let services = &self.topology.services;
+        let group: Vec<_> = services.iter().filter(|s| s.group == name).map(|s| s.name.as_str()).collect();
+        if group.is_empty() {
+            let names: Vec<_> = services.iter().map(|s| s.name.as_str()).collect();
+            bail!("no service named {name:?}; there are:\n  {}", names.join("\n  "));
+        }
+        bail!("{name} is a group; name one of its services: {}", group.join(", "))
     }
 
     pub(super) fn source(&self) -> Source {

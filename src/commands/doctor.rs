@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::context::Context;
 use super::status::megabytes;
-use crate::engine::{Engine, InstanceState, holder_of, is_free, state_dir};
+use crate::engine::{Engine, InstanceState, holder_of, is_free};
 use crate::topology::{Instance, Topology};
 
 /// What the transactions lab used when it was measured, in bytes: docs/performance.md.
@@ -28,8 +28,10 @@ pub(super) struct Args {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Verdict {
+    #[serde(rename = "ok")]
     Fine,
     Note,
+    #[serde(rename = "bad")]
     Trouble,
 }
 
@@ -82,17 +84,17 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     findings.extend(limits());
     findings.push(certificates());
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
+        say!("{}", serde_json::to_string_pretty(&findings)?);
     } else {
         for f in &findings {
             let mark = match f.verdict {
                 Verdict::Fine => "ok  ",
                 Verdict::Note => "note",
-                Verdict::Trouble => "BAD ",
+                Verdict::Trouble => "bad ",
             };
-            println!("{mark} {:<14} {}", f.what, f.seen);
+            say!("{mark} {:<14} {}", f.what, f.seen);
             if let Some(fix) = &f.fix {
-                println!("     {:<14} → {fix}", "");
+                say!("     {:<14} → {fix}", "");
             }
         }
     }
@@ -142,7 +144,7 @@ async fn disk(engine: Option<&Engine>) -> Option<Finding> {
     let free = free_bytes(shown)?;
     let verdict = if free < IMAGES_USE { Verdict::Trouble } else { Verdict::Fine };
     let seen = format!(
-        "{} free for images (in {root}), building them all takes about {}",
+        "{} free for images (in {root}), building all of them anew takes about {}",
         megabytes(free),
         megabytes(IMAGES_USE)
     );
@@ -198,7 +200,7 @@ fn ephemeral(topology: &Topology) -> Option<Finding> {
     let list = exposed.join(",");
     let fix = format!("sudo sysctl -w net.ipv4.ip_local_reserved_ports={list}");
     let seen = format!(
-        "{list} lie in the range {low}-{high} that outgoing connections use: now and then one is taken"
+        "{list} lie in the range {low}-{high} that outgoing connections use: now and then `up` finds one taken"
     );
     Some(finding("port range", Verdict::Note, seen, &fix))
 }
@@ -231,9 +233,8 @@ fn certificates() -> Finding {
     let count = found.filter(|f| f.path().extension().is_some_and(|e| e == "crt")).count();
     let proxy = ["HTTPS_PROXY", "https_proxy"].iter().any(|v| std::env::var_os(v).is_some());
     let seen = format!(
-        "{count} extra certificate(s) in {folder} and {} proxy go to the builder stage; state in {}",
-        if proxy { "your" } else { "no" },
-        state_dir().display()
+        "{count} extra in {folder}, proxy {}: both are used where images are built, and are in no image that runs",
+        if proxy { "set" } else { "not set" },
     );
     finding("certificates", Verdict::Fine, seen, "")
 }

@@ -24,22 +24,22 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
             0 => String::new(),
             n => format!(" ({n} volumes of data stay; --volumes removes them)"),
         };
-        println!("instance {}: nothing is running{kept}", context.instance);
+        say!("instance {}: nothing is running{kept}", context.instance);
         return Ok(());
     }
     let bytes = if args.volumes { 0 } else { engine.volume_bytes(&state).await };
     let removed = engine.remove_instance(&context.instance, args.volumes).await?;
-    print!("instance {}: {} containers removed", context.instance, removed.containers);
+    let mut text = format!("instance {}: {} containers removed", context.instance, removed.containers);
     if removed.volumes > 0 {
-        print!(", {} volumes removed", removed.volumes);
+        text += &format!(", {} volumes removed", removed.volumes);
     }
     if removed.kept_volumes > 0 {
-        print!("; {} volumes of data stay", removed.kept_volumes);
+        text += &format!("; {} volumes of data stay", removed.kept_volumes);
         if bytes > 0 {
-            print!(" ({})", super::status::megabytes(bytes));
+            text += &format!(" ({})", super::status::megabytes(bytes));
         }
-        print!(", --volumes removes them");
+        text += ", --volumes removes them";
     }
-    println!();
+    say!("{text}");
     Ok(())
 }

@@ -14,10 +14,10 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let endpoints = context.running().await?.endpoints();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&endpoints)?);
+        say!("{}", serde_json::to_string_pretty(&endpoints)?);
     } else {
         for (name, value) in endpoints.variables() {
-            println!("export {name}='{value}'");
+            say!("export {name}='{value}'");
         }
     }
     Ok(())

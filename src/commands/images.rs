@@ -41,9 +41,9 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     match args.what.unwrap_or(What::List) {
         What::List => {
             let built = engine.built_images().await?;
-            println!("{:<18} {:<38} {:>8}  STATE", "RECIPE", "IMAGE", "SIZE");
+            say!("{:<18} {:<38} {:>8}  STATE", "RECIPE", "IMAGE", "SIZE");
             let line = |recipe: &str, image: &str, bytes: Option<i64>, state: &str| {
-                println!("{recipe:<18} {image:<38} {:>8}  {state}", megabytes(bytes));
+                say!("{recipe:<18} {image:<38} {:>8}  {state}", megabytes(bytes));
             };
             for recipe in &recipes {
                 let found = built.iter().find(|b| b.reference.as_ref() == Some(&recipe.reference));
@@ -57,8 +57,8 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
                 }
             }
             let stages = built.iter().filter(|b| b.reference.is_none()).count();
-            println!(
-                "{stages} build stages are kept so that a rebuild is short; `images remove --old` takes them and what is old"
+            say!(
+                "{stages} build stages are kept so that a rebuild is short; `./lab images remove --old` removes them and what is old"
             );
         }
         What::Build { recipes: named } => {
@@ -73,7 +73,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
                 _ = cancel.wait_for(|c| *c) => return Err(Interrupted("finished steps are kept".to_owned()).into()),
             }
             lines.await?;
-            println!("every image is there");
+            say!("every image is there");
         }
         What::Remove { old } => {
             let mut failed = Vec::new();
@@ -94,7 +94,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
                     Err(error) => failed.push(format!("{error:#}")),
                 }
             }
-            println!("removed {removed} images and build stages");
+            say!("removed {removed} images and build stages");
             if !failed.is_empty() {
                 bail!("{}\n  Stop the labs that use them: ./lab down", failed.join("\n"));
             }

@@ -35,10 +35,13 @@ pub(super) async fn follow(endpoints: &Endpoints, mut cancel: watch::Receiver<bo
             line = line(endpoints, &mut counts) => line,
             _ = cancel.wait_for(|c| *c) => break,
         };
-        print!("\r\x1b[2K{}", line.unwrap_or_else(|e| format!("Kafka does not answer: {e:#}")));
-        let _ = std::io::stdout().flush();
+        let text = line.unwrap_or_else(|e| format!("Kafka does not answer: {e:#}"));
+        let mut out = std::io::stdout();
+        if write!(out, "\r\x1b[2K{text}").and_then(|()| out.flush()).is_err() {
+            return;
+        }
     }
-    println!();
+    say!("");
 }
 
 async fn line(endpoints: &Endpoints, counts: &mut Counts) -> Result<String> {

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use futures::StreamExt;
 
 use super::context::Context;
@@ -23,10 +23,7 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let mut cancel = watch_signals();
     let running = context.running().await?;
-    let Some(service) = running.topology.service(&args.service) else {
-        let names: Vec<_> = running.topology.services.iter().map(|s| s.name.as_str()).collect();
-        bail!("no service named {:?}; there are: {}", args.service, names.join(", "));
-    };
+    let service = running.service(&args.service)?;
     let mut log = Box::pin(running.engine.log(&service.container, args.tail, args.follow));
     loop {
         tokio::select! {

@@ -1,5 +1,10 @@
 //! One file a command. This one holds the command line's shape and hands over.
 
+/// `println!` that a reader may leave (`| head -1`): a closed pipe is no failure, and nothing panics.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::commands::write_line(format_args!($($text)*)) };
+}
+
 mod bench;
 mod complete;
 mod context;
@@ -29,6 +34,17 @@ use clap::{Parser, Subcommand};
 
 use crate::topology::DEFAULT_INSTANCE;
 
+fn write_line(text: std::fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout();
+    if let Err(error) = out.write_fmt(text).and_then(|()| out.write_all(b"\n"))
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        let _ = writeln!(std::io::stderr(), "error: standard output cannot be written: {error}");
+        std::process::exit(1);
+    }
+}
+
 /// A reproducible streaming lab whose documentation is its executable spec.
 #[derive(Debug, Parser)]
 #[command(name = "lab", bin_name = "./lab", version, propagate_version = true)]
@@ -57,7 +73,7 @@ enum Command {
     Restart(restart::Args),
     /// Remove everything, data included, and start again.
     Reset(up::ResetArgs),
-    /// Records of a topic, decoded, as they come.
+    /// Records of a topic as they come: partition@offset, key, value (Avro decoded).
     Tail(tail::Args),
     /// Write a scenario's records, with a ledger of what was acknowledged.
     #[command(subcommand)]

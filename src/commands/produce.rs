@@ -70,6 +70,14 @@ pub(super) async fn run(context: &Context, scenario: Scenario) -> Result<()> {
     if bootstrap.is_empty() {
         bail!("instance {} has no Kafka brokers", context.instance);
     }
+    // A ledger that cannot be written is said before there is anything to write into it.
+    let ledger_file = match &args.ledger {
+        Some(path) if path.as_os_str() != "-" => {
+            let file = std::fs::File::create(path);
+            Some(file.with_context(|| format!("{} cannot be written", path.display()))?)
+        }
+        _ => None,
+    };
     let seed = args.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
     let order = Order {
         bootstrap,
@@ -89,7 +97,7 @@ pub(super) async fn run(context: &Context, scenario: Scenario) -> Result<()> {
     let result = produce(&order, Arc::clone(&progress), cancel).await;
     reporter.abort();
     let ledger = result?;
-    write_ledger(&ledger, args.ledger.as_deref())?;
+    write_ledger(&ledger, args.ledger.is_some(), ledger_file)?;
     let failed: u64 = ledger.failed.values().sum();
     if failed > 0 {
         let reasons: Vec<_> = ledger.failed.iter().map(|(why, n)| format!("{n} × {why}")).collect();
@@ -110,7 +118,7 @@ async fn report(progress: Arc<Progress>, endless: bool) {
     let patience = Duration::from_secs(3600);
     if let Ok(first) = eventually("a first acknowledgement", patience, Duration::from_millis(100), seen).await
     {
-        println!("acknowledged {first}");
+        say!("acknowledged {first}");
     }
     let mut ticks = tokio::time::interval(Duration::from_secs(10));
     ticks.tick().await;
@@ -119,20 +127,17 @@ async fn report(progress: Arc<Progress>, endless: bool) {
         let acknowledged = progress.acknowledged.load(Ordering::Relaxed);
         let failed = progress.failed.load(Ordering::Relaxed);
         let failures = if failed > 0 { format!(", failed {failed}") } else { String::new() };
-        println!("acknowledged {acknowledged}{failures}");
+        say!("acknowledged {acknowledged}{failures}");
     }
 }
 
-/// The whole ledger to the file that was asked for; a summary without the single records to the terminal.
-fn write_ledger(ledger: &Ledger, file: Option<&std::path::Path>) -> Result<()> {
-    let whole = || serde_json::to_string_pretty(ledger);
+/// The whole ledger where it was asked for; a summary without the single records to the terminal.
+fn write_ledger(ledger: &Ledger, wanted: bool, file: Option<std::fs::File>) -> Result<()> {
     match file {
-        Some(path) if path.as_os_str() == "-" => {
-            println!("{}", whole()?);
+        Some(file) => serde_json::to_writer_pretty(file, ledger).context("the ledger cannot be written")?,
+        None if wanted => {
+            say!("{}", serde_json::to_string_pretty(ledger)?);
             return Ok(());
-        }
-        Some(path) => {
-            std::fs::write(path, whole()?).with_context(|| format!("{} cannot be written", path.display()))?
         }
         None => {}
     }
@@ -144,6 +149,6 @@ fn write_ledger(ledger: &Ledger, file: Option<&std::path::Path>) -> Result<()> {
             totals.insert("high_value_count".to_owned(), high.into());
         }
     }
-    println!("{}", serde_json::to_string_pretty(&summary)?);
+    say!("{}", serde_json::to_string_pretty(&summary)?);
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! ones elsewhere.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -45,7 +45,7 @@ impl Lines {
         if self.terminal {
             self.bar(name).finish_with_message(text.to_owned());
         } else {
-            eprintln!("{name:<24} {text}");
+            let _ = writeln!(std::io::stderr(), "{name:<24} {text}");
         }
     }
 }
@@ -80,7 +80,7 @@ pub(super) fn build_progress() -> (UnboundedSender<BuildEvent>, JoinHandle<()>) 
                 BuildEvent::Step { recipe, step } => {
                     let name = format!("image {recipe}");
                     if !lines.terminal {
-                        eprintln!("{name:<24} {}", short(&step));
+                        let _ = writeln!(std::io::stderr(), "{name:<24} {}", short(&step));
                     }
                     lines.going(&name, &step);
                 }

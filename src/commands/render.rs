@@ -14,7 +14,7 @@ pub(super) fn run(context: &Context) -> Result<()> {
     let digests = lock.into_iter().map(|(reference, entry)| (reference, entry.index)).collect();
     for (path, text) in pages(&project.file, &documented, &digests) {
         std::fs::write(project.root.join(path), text).with_context(|| format!("{path} cannot be written"))?;
-        println!("wrote {path}");
+        say!("wrote {path}");
     }
     Ok(())
 }

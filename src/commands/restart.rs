@@ -1,8 +1,9 @@
 //! `lab restart`: one service in a new container, so that changed files and settings hold.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::context::Context;
+use super::signals::watch_signals;
 use crate::engine::InstanceLock;
 
 #[derive(Debug, clap::Args)]
@@ -15,15 +16,20 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
+    let mut cancel = watch_signals();
     let _lock = InstanceLock::take(&context.instance)?;
     let running = context.running().await?;
-    let Some(service) = running.topology.service(&args.service) else {
-        let names: Vec<_> = running.topology.services.iter().map(|s| s.name.as_str()).collect();
-        bail!("no service named {:?}; there are: {}", args.service, names.join(", "));
-    };
+    let service = running.service(&args.service)?;
     let resolved = running.resolved().await?;
-    let started =
-        running.engine.replace(&running.project, &running.topology, service, &resolved, args.fresh).await?;
-    println!("ready again: {}", started.join(", "));
+    let work = running.engine.replace(&running.project, &running.topology, service, &resolved, args.fresh);
+    let mut work = std::pin::pin!(work);
+    let started = tokio::select! {
+        started = &mut work => started?,
+        _ = cancel.wait_for(|c| *c) => {
+            eprintln!("a service that is half restarted would be missing: finishing first");
+            work.await?
+        }
+    };
+    say!("ready again: {}", started.join(", "));
     Ok(())
 }

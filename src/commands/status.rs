@@ -50,13 +50,13 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     });
     let rows = futures::future::join_all(rows).await;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        say!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(());
     }
-    println!("instance {} · lab {}", context.instance, running.topology.lab);
-    println!("{:<24} {:<7} {:<26} {:>8} {:>8}  PORTS", "SERVICE", "READY", "STATE", "MEMORY", "LIMIT");
+    say!("instance {} · lab {}", context.instance, running.topology.lab);
+    say!("{:<24} {:<7} {:<26} {:>8} {:>8}  PORTS", "SERVICE", "READY", "STATE", "MEMORY", "LIMIT");
     for row in &rows {
-        println!(
+        say!(
             "{:<24} {:<7} {:<26} {:>8} {:>8}  {}",
             row.service,
             if row.ready { "yes" } else { "no" },
@@ -67,7 +67,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
         );
     }
     let total: u64 = rows.iter().map(|r| r.memory_bytes).sum();
-    println!("{:<24} {:<7} {:<26} {:>8}", "", "", "in all", megabytes(total));
+    say!("{:<24} {:<7} {:<26} {:>8}", "", "", "in all", megabytes(total));
     Ok(())
 }
 

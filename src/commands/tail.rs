@@ -1,10 +1,10 @@
-//! `lab tail`: the records of a topic as they come, Avro decoded through the registry.
+//! `lab tail`: the records of a topic as they come, `partition@offset key value`, Avro decoded through the registry.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use schema_registry_converter::async_impl::avro::AvroDecoder;
 use schema_registry_converter::async_impl::schema_registry::SrSettings;
 use tokio::sync::watch;
@@ -30,6 +30,10 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let endpoints = context.running().await?.endpoints();
     let bootstrap = endpoints.bootstrap();
     let decoder = endpoints.registry_url().ok().map(|url| AvroDecoder::new(SrSettings::new(url)));
+    let topics = kafka::topics(&bootstrap).await?;
+    if !topics.contains(&args.topic) {
+        bail!("no topic named {:?}; there are:\n  {}", args.topic, topics.join("\n  "));
+    }
     let bounds = kafka::offsets(&bootstrap, &args.topic).await?;
     let start =
         bounds.into_iter().map(|(p, (begin, end))| (p, if args.from_beginning { begin } else { end }));

@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use anyhow::{Result, bail};
 use tokio::sync::watch;
 
-use super::context::Context;
+use super::context::{Context, same_definition};
 use super::progress::{build_progress, start_progress};
 use super::signals::{Interrupted, watch_signals};
 use super::{live, status};
@@ -47,17 +47,21 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let lock = InstanceLock::take(instance.name())?;
     let engine = Engine::connect().await?;
     let state = engine.instance(instance.name()).await?;
+    same_definition(&project, &state, instance.name())?;
     let topology = match attach(&project, &state, &args, &instance)? {
         Some(topology) => {
-            println!("instance {instance} is already up; nothing was changed");
+            say!("instance {instance} is already up; nothing was changed");
             topology
         }
         None => bring_up(&project, &engine, &state, &args, instance.name(), cancel.clone()).await?,
     };
     drop(lock);
-    println!("{}", status::endpoint_table(&topology));
+    say!("{}", status::endpoint_table(&topology));
     if !args.detach && std::io::stdout().is_terminal() {
-        println!("Ctrl-C ends only the line below; the lab stays up until ./lab down{}.", context.option());
+        say!(
+            "produced and aggregated count every record in the topics; lagging: written, not yet counted by Spark."
+        );
+        say!("Ctrl-C ends only the line below; the lab stays up until ./lab down{}.", context.option());
         live::follow(&Endpoints::of(&topology), cancel).await;
     }
     Ok(())
@@ -69,14 +73,15 @@ pub(super) async fn reset(context: &Context, args: ResetArgs) -> Result<()> {
         let _lock = InstanceLock::take(&context.instance)?;
         let engine = Engine::connect().await?;
         let state = engine.instance(&context.instance).await?;
+        same_definition(&context.project()?, &state, &context.instance)?;
         if up.lab.is_none() {
             up.lab.clone_from(&state.lab);
         }
-        if up.port_offset.is_none() && state.network.is_some() {
+        if up.port_offset.is_none() && !state.networks.is_empty() {
             up.port_offset = Some(state.offset);
         }
         let removed = engine.remove_instance(&context.instance, true).await?;
-        println!("removed {} containers and {} volumes", removed.containers, removed.volumes);
+        say!("removed {} containers and {} volumes", removed.containers, removed.volumes);
     }
     run(context, up).await
 }
@@ -112,10 +117,14 @@ async fn bring_up(
     cancel: watch::Receiver<bool>,
 ) -> Result<Topology> {
     if !state.is_down() {
-        println!(
+        say!(
             "instance {instance} is not whole (an interrupted start, or services that died): starting it anew; its data stays"
         );
         engine.remove_instance(instance, false).await?;
+    } else if !state.volumes.is_empty() {
+        say!(
+            "data of an earlier run is there, and the lab goes on from it (./lab reset starts from nothing)"
+        );
     }
     let offset = match args.port_offset {
         Some(offset) => offset,
@@ -144,7 +153,7 @@ pub(super) async fn prepare(
     let resolved = engine.resolve(project, topology, decided).await?;
     if source == Source::Auto {
         for (image, reference) in &resolved.taken {
-            println!("image {image:<18} {reference}");
+            say!("image {image:<18} {reference}");
         }
     }
     Ok((decided, resolved))
@@ -166,7 +175,7 @@ pub(super) async fn start(
     for (image, spec) in &project.file.images {
         let used = topology.services.iter().any(|s| &s.image == image);
         if let Some(substitute) = spec.substitute.as_ref().filter(|_| used && decided == Source::Local) {
-            println!("substitute for {}: {substitute}", spec.upstream.as_deref().unwrap_or(image));
+            say!("note: in place of {}: {substitute}", spec.upstream.as_deref().unwrap_or(image));
         }
     }
     let label = if decided == Source::Upstream { "upstream" } else { "local" };
@@ -186,7 +195,7 @@ fn free_offset(project: &Project, lab: Option<&str>, instance: &str) -> Result<u
         let Ok(topology) = project.topology(lab, Instance::new(instance, offset)?) else { continue };
         if topology.host_ports().all(|(port, ..)| is_free(port)) {
             if offset > 0 {
-                println!("documented host ports are taken: instance {instance} moves its own by {offset}");
+                say!("documented host ports are taken: instance {instance} moves its own by {offset}");
             }
             return Ok(offset);
         }

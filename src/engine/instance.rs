@@ -1,8 +1,8 @@
 //! What is there of an instance, found by its label alone, and its removal.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use testcontainers::bollard::errors::Error as BollardError;
 use testcontainers::bollard::models::{NetworkCreateRequest, VolumeCreateRequest};
 use testcontainers::bollard::query_parameters::{
@@ -10,7 +10,11 @@ use testcontainers::bollard::query_parameters::{
     RemoveContainerOptionsBuilder, RemoveVolumeOptions,
 };
 
-use super::{Engine, INSTANCE_LABEL, LAB_LABEL, OFFSET_LABEL, SERVICE_LABEL, SOURCE_LABEL, STOPS_LAST_LABEL};
+use super::{
+    DEFINITION_LABEL, Engine, INSTANCE_LABEL, LAB_LABEL, OFFSET_LABEL, SERVICE_LABEL, SOURCE_LABEL,
+    STOPS_LAST_LABEL,
+};
+use crate::project::Project;
 use crate::topology::Topology;
 
 /// Seconds that a service gets between SIGTERM and SIGKILL when its instance goes.
@@ -21,12 +25,14 @@ const GRACE_SECONDS: i32 = 2;
 pub struct InstanceState {
     /// Containers, by service name.
     pub containers: Vec<ContainerState>,
-    /// Network name, if there is one.
-    pub network: Option<String>,
+    /// Ids of its networks: one, or more where somebody made another of that name.
+    pub networks: Vec<String>,
     /// Lab that the network was made for.
     pub lab: Option<String>,
     /// Port offset that the network was made with.
     pub offset: u16,
+    /// The definition that it was started from.
+    pub definition: Option<String>,
     /// Image source that the network was made with.
     pub source: Option<String>,
     /// Volumes.
@@ -84,7 +90,7 @@ impl ContainerState {
 impl InstanceState {
     /// Nothing but volumes is there.
     pub fn is_down(&self) -> bool {
-        self.containers.is_empty() && self.network.is_none()
+        self.containers.is_empty() && self.networks.is_empty()
     }
 
     /// A container by service name.
@@ -148,7 +154,8 @@ impl Engine {
         let options = ListNetworksOptionsBuilder::new().filters(&label).build();
         for network in self.docker.list_networks(Some(options)).await? {
             let labels = network.labels.unwrap_or_default();
-            state.network = network.name;
+            state.networks.extend(network.id);
+            state.definition = labels.get(DEFINITION_LABEL).cloned();
             state.lab = labels.get(LAB_LABEL).cloned();
             state.offset = labels.get(OFFSET_LABEL).and_then(|o| o.parse().ok()).unwrap_or_default();
             state.source = labels.get(SOURCE_LABEL).cloned();
@@ -178,12 +185,29 @@ impl Engine {
     }
 
     /// Makes the network of an instance; its labels say what it was made for.
-    pub(super) async fn create_network(&self, topology: &Topology, source: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// A network of that name is there that is not the lab's: names decide where a container goes.
+    pub(super) async fn create_network(
+        &self,
+        project: &Project,
+        topology: &Topology,
+        source: &str,
+    ) -> Result<()> {
+        let name = &topology.network;
+        let named = HashMap::from([("name", vec![name.clone()])]);
+        let options = ListNetworksOptionsBuilder::new().filters(&named).build();
+        if self.docker.list_networks(Some(options)).await?.iter().any(|n| n.name.as_ref() == Some(name)) {
+            bail!(
+                "a network named {name} is there that is not this instance's.\n  Remove it (docker network rm {name}), or start as another --instance."
+            );
+        }
         let labels = HashMap::from([
             (INSTANCE_LABEL.to_owned(), topology.instance.name().to_owned()),
             (LAB_LABEL.to_owned(), topology.lab.clone()),
             (OFFSET_LABEL.to_owned(), topology.instance.offset().to_string()),
             (SOURCE_LABEL.to_owned(), source.to_owned()),
+            (DEFINITION_LABEL.to_owned(), project.path.display().to_string()),
         ]);
         let request = NetworkCreateRequest {
             name: topology.network.clone(),
@@ -200,22 +224,26 @@ impl Engine {
     /// Makes the volumes of a topology that are not there; gives the names of those it made.
     pub(super) async fn create_volumes(&self, topology: &Topology) -> Result<Vec<String>> {
         let there = self.instance(topology.instance.name()).await?.volumes;
-        let mut made = Vec::new();
-        for volume in topology.services.iter().flat_map(|s| &s.volumes) {
-            if there.contains(&volume.name) || made.contains(&volume.name) {
-                continue;
+        let wanted = topology.services.iter().flat_map(|s| &s.volumes).map(|v| v.name.clone());
+        let missing: BTreeSet<String> = wanted.filter(|name| !there.contains(name)).collect();
+        // All are looked at before the first is made: what fails here leaves nothing.
+        for name in &missing {
+            if self.docker.inspect_volume(name).await.is_ok() {
+                bail!(
+                    "a volume named {name} is there that is not this instance's.\n  Remove it (docker volume rm {name}), or start as another --instance."
+                );
             }
+        }
+        let mut made = Vec::new();
+        for name in missing {
             let labels = HashMap::from([(INSTANCE_LABEL.to_owned(), topology.instance.name().to_owned())]);
-            let request = VolumeCreateRequest {
-                name: Some(volume.name.clone()),
-                labels: Some(labels),
-                ..Default::default()
-            };
+            let request =
+                VolumeCreateRequest { name: Some(name.clone()), labels: Some(labels), ..Default::default() };
             self.docker
                 .create_volume(request)
                 .await
-                .with_context(|| format!("volume {} cannot be made", volume.name))?;
-            made.push(volume.name.clone());
+                .with_context(|| format!("volume {name} cannot be made"))?;
+            made.push(name);
         }
         Ok(made)
     }
@@ -232,9 +260,9 @@ impl Engine {
             let gone = futures::future::try_join_all(containers.map(|c| self.remove_container(c))).await?;
             removed.containers += gone.len();
         }
-        if let Some(network) = &state.network {
+        for network in &state.networks {
             gone_is_fine(self.docker.remove_network(network).await)?;
-            removed.networks = 1;
+            removed.networks += 1;
         }
         if volumes {
             removed.volumes = self.remove_volumes(&state.volumes).await?;
@@ -269,7 +297,7 @@ impl Engine {
 
     /// Bytes in the volumes of an instance, as its running containers see them.
     pub async fn volume_bytes(&self, state: &InstanceState) -> u64 {
-        let mut asked = std::collections::BTreeSet::new();
+        let mut asked = BTreeSet::new();
         let mut questions = Vec::new();
         for container in state.containers.iter().filter(|c| c.running()) {
             for (volume, path) in &container.volumes {

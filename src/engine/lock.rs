@@ -37,14 +37,18 @@ impl InstanceLock {
             .with_context(|| format!("{} cannot be opened", path.display()))?;
         match file.try_lock() {
             Ok(()) => {
-                file.set_len(0)?;
-                file.rewind()?;
-                write!(file, "{}", std::process::id())?;
+                let mut note = || {
+                    file.set_len(0)?;
+                    file.rewind()?;
+                    write!(file, "{}", std::process::id())
+                };
+                note().with_context(|| format!("{} cannot be written", path.display()))?;
                 Ok(Self { _file: file })
             }
             Err(TryLockError::WouldBlock) => {
-                let mut pid = String::new();
-                file.read_to_string(&mut pid)?;
+                let mut pid = Vec::new();
+                file.read_to_end(&mut pid)?;
+                let pid = String::from_utf8_lossy(&pid);
                 bail!(
                     "another lab process (pid {}) is starting or stopping instance {instance}; wait for it, or end it",
                     pid.trim()

@@ -32,6 +32,8 @@ pub const SERVICE_LABEL: &str = "streamlab.service";
 pub const STOPS_LAST_LABEL: &str = "streamlab.stops-last";
 /// Names the lab on the network.
 pub const LAB_LABEL: &str = "streamlab.lab";
+/// Path of the definition, on the network.
+pub const DEFINITION_LABEL: &str = "streamlab.definition";
 /// The port offset, on the network.
 pub const OFFSET_LABEL: &str = "streamlab.offset";
 /// The image source, on the network.

@@ -202,7 +202,8 @@ mod tests {
 
         fn references(&self) -> BTreeMap<String, String> {
             let file = LabFile::parse(RECIPES).unwrap();
-            let project = Project { root: self.0.clone(), file, program: PathBuf::new() };
+            let project =
+                Project { root: self.0.clone(), path: PathBuf::new(), file, program: PathBuf::new() };
             let images = recipe_images(&project, "amd64").unwrap();
             images.into_iter().map(|i| (i.name, i.reference)).collect()
         }

@@ -151,5 +151,13 @@ fn start_failure(service: &Service, error: &testcontainers::TestcontainersError)
         text = inner.to_string();
         cause = inner.source();
     }
-    anyhow!("{} could not be started: {text}", service.name)
+    let hint = if text.contains("is already in use by container") {
+        format!(
+            "\n  It is not this lab's: docker rm -f {}, or start as another --instance.",
+            service.container
+        )
+    } else {
+        String::new()
+    };
+    anyhow!("{} could not be started: {text}{hint}", service.name)
 }

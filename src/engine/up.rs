@@ -98,9 +98,13 @@ impl Engine {
             Ok((handles, ready)) => Ok(Started { handles, ready, made_volumes }),
             Err(error) => {
                 let _closed = gate.write().await;
-                self.remove_instance(topology.instance.name(), false).await?;
-                self.remove_volumes(&made_volumes).await?;
-                Err(error)
+                let undone = self.remove_instance(topology.instance.name(), false).await;
+                let volumes = self.remove_volumes(&made_volumes).await;
+                match undone.and(volumes) {
+                    Ok(_) => Err(error),
+                    Err(left) => Err(error
+                        .context(format!("and it could not be undone wholly ({left:#}): run ./lab down"))),
+                }
             }
         }
     }
@@ -114,7 +118,7 @@ impl Engine {
         start: Instant,
         gate: Arc<RwLock<()>>,
     ) -> Result<(Vec<ContainerAsync<ServiceImage>>, Vec<(String, Duration)>)> {
-        self.create_network(topology, &options.source).await?;
+        self.create_network(project, topology, &options.source).await?;
         self.fill_addons(project, topology, &options.resolved).await?;
         let ready: HashMap<&str, watch::Sender<bool>> =
             topology.services.iter().map(|s| (s.name.as_str(), watch::channel(false).0)).collect();
@@ -185,6 +189,12 @@ impl Engine {
         };
         let affected: Vec<&Service> = topology.services.iter().filter(shares).collect();
         let state = self.instance(topology.instance.name()).await?;
+        if state.networks.is_empty() {
+            bail!(
+                "the network of instance {} is gone: ./lab up starts it anew, its data stays",
+                topology.instance
+            );
+        }
         for container in affected.iter().filter_map(|s| state.of(&s.name)) {
             self.remove_container(container).await?;
         }

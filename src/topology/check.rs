@@ -20,6 +20,9 @@ pub(super) fn mistakes(file: &LabFile, text: &str) -> Vec<TopologyError> {
     check.cycles();
     check.host_ports();
     check.flows_and_commands();
+    // A service in two labs is looked at twice.
+    let mut seen = BTreeSet::new();
+    check.found.retain(|m| seen.insert(m.to_string()));
     check.found
 }
 
@@ -143,6 +146,15 @@ impl Check<'_> {
         }
         if parse_bytes(spec.memory.get_ref()).is_none() {
             self.say(&spec.memory, format!("memory {:?}: write 256m or 1g", spec.memory.get_ref()));
+        }
+        let inside = spec.volumes.iter().map(|v| &v.path).chain(spec.files.values());
+        for path in inside.filter(|p| !p.starts_with('/')) {
+            self.say(&spec.image, format!("{key}: {path:?} is mounted inside: it must begin with /"));
+        }
+        for source in
+            spec.files.keys().filter(|s| s.starts_with('/') || s.split('/').any(|part| part == ".."))
+        {
+            self.say(&spec.image, format!("{key}: {source:?} must be a path within the project"));
         }
         for member in &spec.members {
             for (port, at) in &member.host {
