@@ -11,7 +11,7 @@ use super::progress::{build_progress, start_progress};
 use super::signals::{Interrupted, watch_signals};
 use super::{live, status};
 use crate::engine::{
-    Engine, InstanceLock, InstanceState, Resolved, Source, Started, UpOptions, build_images, is_free,
+    Engine, InstanceLock, InstanceState, Resolved, Source, Started, UpOptions, build_images, free_offset,
 };
 use crate::project::Project;
 use crate::topology::{DEFAULT_INSTANCE, Endpoints, Instance, Topology};
@@ -131,6 +131,9 @@ async fn bring_up(
         None if instance == DEFAULT_INSTANCE => 0,
         None => free_offset(project, args.lab.as_deref(), instance)?,
     };
+    if offset > 0 && args.port_offset.is_none() {
+        say!("documented host ports are taken: instance {instance} moves its own by {offset}");
+    }
     let topology = project.topology(args.lab.as_deref(), Instance::new(instance, offset)?)?;
     let started = start(project, engine, &topology, args.images, cancel).await?;
     started.give_away();
@@ -187,18 +190,4 @@ pub(super) async fn start(
         return Err(undone("the start was undone; nothing of it is left"));
     }
     result
-}
-
-/// The first offset with every port free.
-fn free_offset(project: &Project, lab: Option<&str>, instance: &str) -> Result<u16> {
-    for offset in (0..16_000).step_by(100) {
-        let Ok(topology) = project.topology(lab, Instance::new(instance, offset)?) else { continue };
-        if topology.host_ports().all(|(port, ..)| is_free(port)) {
-            if offset > 0 {
-                say!("documented host ports are taken: instance {instance} moves its own by {offset}");
-            }
-            return Ok(offset);
-        }
-    }
-    bail!("no port offset up to 16000 has every port free; give one with --port-offset")
 }

@@ -20,7 +20,7 @@ pub use exec::{ExecOutput, Usage};
 pub use images::{BuiltImage, LockEntry, Resolved, Source, lock_entries};
 pub use instance::{ContainerState, InstanceState, Removed};
 pub use lock::{InstanceLock, state_dir};
-pub use ports::{PortHolder, holder_of, is_free};
+pub use ports::{PortHolder, free_offset, holder_of, is_free};
 pub use recipe::{RecipeImage, recipe_images};
 pub use up::{StartEvent, StartFailure, Started, UpOptions};
 

@@ -2,6 +2,11 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
+use anyhow::{Result, bail};
+
+use crate::project::Project;
+use crate::topology::Instance;
+
 /// The process that listens on a port.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct PortHolder {
@@ -16,6 +21,22 @@ pub fn is_free(port: u16) -> bool {
     // Without SO_REUSEADDR a connection in TIME_WAIT would count as a holder; std sets it on Unix.
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
         && TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+}
+
+/// The first port offset with which every host port of a lab is free.
+///
+/// # Errors
+/// An unknown lab, or no such offset.
+pub fn free_offset(project: &Project, lab: Option<&str>, instance: &str) -> Result<u16> {
+    project.topology(lab, Instance::new(instance, 0)?)?;
+    for offset in (0..16_000).step_by(100) {
+        // Some offsets would put a port on a documented one of another service.
+        let Ok(topology) = project.topology(lab, Instance::new(instance, offset)?) else { continue };
+        if topology.host_ports().all(|(port, ..)| is_free(port)) {
+            return Ok(offset);
+        }
+    }
+    bail!("no port offset up to 16000 has every port free; give one with --port-offset")
 }
 
 /// Who listens on `port`, if that can be told.

@@ -13,7 +13,7 @@ use streamlab::scenarios::transactions::{AVRO_TOPIC, TOPIC, Totals};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::watch;
 
-use crate::kafka::{quorum, whole_quorum};
+use crate::kafka::{quorum, voters_follow};
 use crate::lab::Lab;
 use crate::spark::{high_value_comes_out, totals_come_out, totals_of};
 use crate::transactions::{decoded_run, matches_ledger, new_run, order, produced, read_run};
@@ -128,7 +128,8 @@ pub(crate) async fn controller_lost(lab: Arc<Lab>) -> Result<String> {
     .await?;
     metadata_changes(&lab).await?;
     lab.start_again(&service).await?;
-    whole_quorum(&lab).await?;
+    voters_follow(&lab).await?;
+    metadata_changes(&lab).await?;
     Ok(format!("node {leader} killed, node {new_leader} led on"))
 }
 
@@ -150,7 +151,7 @@ pub(crate) async fn quorum_lost(lab: Arc<Lab>) -> Result<String> {
     for service in &lost {
         lab.start_again(service).await?;
     }
-    whole_quorum(&lab).await?;
+    voters_follow(&lab).await?;
     metadata_changes(&lab).await?;
     Ok(format!("without a quorum: {refusal:#}; {} records written meanwhile", ledger.acknowledged))
 }

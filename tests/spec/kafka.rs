@@ -58,14 +58,13 @@ pub(crate) fn node_ids(text: &str) -> Vec<u32> {
     ids
 }
 
-/// Waits until all voters and brokers follow closely.
-pub(crate) async fn whole_quorum(lab: &Lab) -> Result<Quorum> {
-    let question = "3 voters and 3 brokers follow the quorum's leader";
+/// Waits until a leader has all three voters close behind it. That the brokers follow too is not read from its list
+/// of observers here (after a loss it may lack one that does follow) but shown by what they then do.
+pub(crate) async fn voters_follow(lab: &Lab) -> Result<Quorum> {
+    let question = "3 voters follow the quorum's leader";
     let quorum = eventually(question, Duration::from_secs(60), Duration::from_secs(1), || async {
         let quorum = quorum(lab).await?;
-        let whole = node_ids(&quorum.voters) == [1, 2, 3]
-            && node_ids(&quorum.observers) == [4, 5, 6]
-            && (0..100).contains(&quorum.max_lag);
+        let whole = node_ids(&quorum.voters) == [1, 2, 3] && (0..100).contains(&quorum.max_lag);
         Ok(if whole { Answer::Is(quorum) } else { Answer::NotYet(format!("{quorum:?}")) })
     })
     .await?;
@@ -73,7 +72,13 @@ pub(crate) async fn whole_quorum(lab: &Lab) -> Result<Quorum> {
 }
 
 pub(crate) async fn kraft_quorum(lab: Arc<Lab>) -> Result<String> {
-    let quorum = whole_quorum(&lab).await?;
+    let question = "3 voters and 3 brokers follow the quorum's leader";
+    let quorum = eventually(question, Duration::from_secs(60), Duration::from_secs(1), || async {
+        let quorum = voters_follow(&lab).await?;
+        let whole = node_ids(&quorum.observers) == [4, 5, 6];
+        Ok(if whole { Answer::Is(quorum) } else { Answer::NotYet(format!("{quorum:?}")) })
+    })
+    .await?;
     if quorum.cluster_id != CLUSTER_ID || !(1..=3).contains(&quorum.leader) {
         bail!("wrong cluster id or leader: {quorum:?}");
     }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use streamlab::engine::{Engine, Resolved, Source, Started, UpOptions, build_images, is_free, recipe_images};
+use streamlab::engine::{
+    Engine, Resolved, Source, Started, UpOptions, build_images, free_offset, recipe_images,
+};
 use streamlab::project::Project;
 use streamlab::topology::{DEFAULT_INSTANCE, Endpoints, Instance, Service, Topology};
 use tokio::runtime::Runtime;
@@ -117,7 +119,14 @@ pub(crate) async fn prepare(
     build_own_image(&engine, &project).await?;
     // What a killed run left.
     engine.remove_instance(INSTANCE, true).await?;
-    let whole = project.topology(None, Instance::new(INSTANCE, free_offset(&project)?)?)?;
+    let offset = free_offset(&project, None, INSTANCE)?;
+    if offset > 0 {
+        println!(
+            "documented host ports are taken (a lab `{DEFAULT_INSTANCE}` is up?): this run moves its own by {offset}; \
+             the documented numbers are proven from the definition"
+        );
+    }
+    let whole = project.topology(None, Instance::new(INSTANCE, offset)?)?;
     let topology = match stations {
         Some(stations) => whole.only(stations.iter().map(String::as_str)),
         None => whole,
@@ -161,23 +170,6 @@ async fn build_own_image(engine: &Engine, project: &Project) -> Result<()> {
     let wanted = own.into_iter().map(|r| r.name).collect();
     let (events, _seen) = tokio::sync::mpsc::unbounded_channel();
     build_images(engine, project, &wanted, events).await
-}
-
-/// 0 where every documented host port is free; otherwise the first that is, and it is said.
-fn free_offset(project: &Project) -> Result<u16> {
-    for offset in (0..16_000).step_by(100) {
-        let Ok(topology) = project.topology(None, Instance::new(INSTANCE, offset)?) else { continue };
-        if topology.host_ports().all(|(port, ..)| is_free(port)) {
-            if offset > 0 {
-                println!(
-                    "documented host ports are taken (a lab `{DEFAULT_INSTANCE}` is up?): this run moves its own by {offset}; \
-                     the documented numbers are proven from the definition"
-                );
-            }
-            return Ok(offset);
-        }
-    }
-    bail!("no port offset has every port free")
 }
 
 /// Ctrl-C and SIGTERM remove the lab before the process ends; after SIGKILL the next run does.
