@@ -84,8 +84,16 @@ fn context_files(project: &Project, recipe: &Recipe, dir: &Path) -> Result<BTree
     for folder in &recipe.trains_on {
         walk(&project.root.join(folder), folder, &mut files)?;
     }
-    if recipe.program {
+    if recipe.program && cfg!(target_os = "linux") {
         files.insert("program/streamlab".to_owned(), project.program.clone());
+    } else if recipe.program {
+        // The host's program would not run in a container: it is compiled inside (never run so far).
+        for name in ["Cargo.toml", "Cargo.lock"] {
+            files.insert(format!("source/{name}"), project.root.join(name));
+        }
+        for folder in ["src", "tests"] {
+            walk(&project.root.join(folder), &format!("source/{folder}"), &mut files)?;
+        }
     }
     Ok(files)
 }
