@@ -76,7 +76,12 @@ fn a_service_and_its_endpoints_in_another_instance() {
 fn a_part_of_the_lab_brings_what_it_needs_and_no_more() {
     let part = resolved("default", 0).only(["lab-setup"]);
     let names: Vec<_> = part.services.iter().map(|s| s.name.as_str()).collect();
-    assert_eq!(names, ["kafka-broker-1", "kafka-broker-2", "kafka-broker-3", "schema-registry", "lab-setup"]);
+    let controllers = ["kafka-controller-1", "kafka-controller-2", "kafka-controller-3"];
+    assert_eq!(names[..3], controllers, "brokers do not start without controllers");
+    assert_eq!(
+        names[3..],
+        ["kafka-broker-1", "kafka-broker-2", "kafka-broker-3", "schema-registry", "lab-setup"]
+    );
 }
 
 /// Each planted mistake: what is replaced by what, and what must be said about which text of the line.
@@ -101,6 +106,12 @@ fn a_part_of_the_lab_brings_what_it_needs_and_no_more() {
     "needs = [\"lab-set\"]\nready",
     "no service or group named \"lab-set\"",
     "lab-set\""
+)]
+#[case::dangling_beside(
+    "beside = [\"kafka-controllers\"]",
+    "beside = [\"kafka-controller\"]",
+    "no service or group named \"kafka-controller\"",
+    "beside"
 )]
 #[case::dangling_addon(
     "addons = [\"kafka-commands\"]",

@@ -141,7 +141,7 @@ impl Check<'_> {
         for addon in &spec.addons {
             self.known(addon, "add-on", self.file.addons.keys());
         }
-        for need in &spec.needs {
+        for need in spec.needs.iter().chain(&spec.beside) {
             self.service_exists(need, need.get_ref());
         }
         if parse_bytes(spec.memory.get_ref()).is_none() {

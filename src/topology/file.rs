@@ -121,6 +121,9 @@ pub struct ServiceSpec {
     /// Services or groups that must be ready before this one starts.
     #[serde(default)]
     pub needs: Vec<Spanned<String>>,
+    /// Services or groups that must run too, in no order: it starts beside them and waits for them by itself.
+    #[serde(default)]
+    pub beside: Vec<Spanned<String>>,
     /// When it counts as ready.
     pub ready: Ready,
     /// Others need it to end well: it is stopped after them.

@@ -49,6 +49,8 @@ pub struct Service {
     pub memory: u64,
     /// Services that must be ready first.
     pub needs: Vec<String>,
+    /// Services that must run too, in no order.
+    pub beside: Vec<String>,
     /// When it counts as ready.
     pub ready: Ready,
     /// It is stopped after the others.
@@ -199,6 +201,7 @@ impl LabFile {
                 .collect(),
             memory: parse_bytes(spec.memory.get_ref()).unwrap_or_default(),
             needs: spec.needs.iter().flat_map(|n| self.members_of(n.get_ref())).collect(),
+            beside: spec.beside.iter().flat_map(|n| self.members_of(n.get_ref())).collect(),
             ready: spec.ready.clone(),
             stops_last: spec.stops_last,
             container,
@@ -225,7 +228,7 @@ impl Topology {
         while let Some(name) = open.pop() {
             for service in self.services.iter().filter(|s| s.name == name || s.group == name) {
                 if wanted.insert(service.name.clone()) {
-                    open.extend(service.needs.iter().map(String::as_str));
+                    open.extend(service.needs.iter().chain(&service.beside).map(String::as_str));
                 }
             }
         }
