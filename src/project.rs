@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::engine::lock_entries;
+use crate::render::{Inputs, jars};
 use crate::topology::{Instance, LabFile, Topology};
 
 /// A checkout with its parsed definition.
@@ -59,6 +61,42 @@ impl Project {
     pub fn topology(&self, lab: Option<&str>, instance: Instance) -> Result<Topology> {
         Ok(self.file.resolve(lab.unwrap_or(self.file.default_lab.get_ref()), instance)?)
     }
+
+    /// What pages are rendered from besides `lab.toml`.
+    ///
+    /// # Errors
+    /// A file of the checkout that cannot be read, or a malformed lock.
+    pub fn render_inputs(&self) -> Result<Inputs> {
+        let lock = lock_entries(&self.root)?;
+        let mut inputs = Inputs {
+            digests: lock.into_iter().map(|(reference, entry)| (reference, entry.index)).collect(),
+            ..Inputs::default()
+        };
+        for (name, addon) in &self.file.addons {
+            if let Some(folder) = &addon.files {
+                inputs.addon_files.insert(name.clone(), names_in(&self.root.join(folder))?);
+            }
+            if let Some(recipe) = &addon.recipe {
+                let path = self.root.join("compose/images").join(recipe.get_ref()).join("jars.sha256");
+                let text = std::fs::read_to_string(&path)
+                    .with_context(|| format!("{} cannot be read", path.display()))?;
+                inputs.addon_jars.insert(name.clone(), jars(&text));
+            }
+        }
+        Ok(inputs)
+    }
+}
+
+/// File names in a folder, sorted.
+fn names_in(folder: &Path) -> Result<Vec<String>> {
+    let unreadable = || format!("{} cannot be read", folder.display());
+    let entries = std::fs::read_dir(folder).with_context(unreadable)?;
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry.with_context(unreadable)?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
 }
 
 fn nearest() -> Result<PathBuf> {

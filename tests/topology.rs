@@ -4,10 +4,12 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use proptest::prelude::*;
 use rstest::rstest;
 use streamlab::engine::lock_entries;
+use streamlab::project::Project;
 use streamlab::render::pages;
 use streamlab::topology::{Endpoints, Instance, LabFile, Topology};
 
@@ -25,10 +27,9 @@ fn resolved(instance: &str, offset: u16) -> Topology {
 
 #[test]
 fn rendered_pages_have_not_drifted() {
-    let digests = lock_entries(support::root()).unwrap().into_iter().map(|(k, v)| (k, v.index)).collect();
-    let documented = parsed().resolve("transactions", Instance::documented()).unwrap();
-    for (path, text) in pages(&parsed(), &documented, &digests) {
-        let there = std::fs::read_to_string(support::root().join(path)).unwrap_or_default();
+    let project = Project::open(Some(&support::root().join("lab.toml")), PathBuf::new()).unwrap();
+    for (path, text) in pages(&project.file, &project.render_inputs().unwrap()).unwrap() {
+        let there = std::fs::read_to_string(support::root().join(&path)).unwrap_or_default();
         assert!(there == text, "{path} differs from lab.toml: run ./lab render and review the difference");
     }
 }

@@ -9,6 +9,7 @@ use super::context::Context;
 use super::progress::build_progress;
 use super::signals::{Interrupted, watch_signals};
 use crate::engine::{BuiltImage, Engine, RecipeImage, build_images, recipe_images};
+use crate::render::image_variable;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -25,6 +26,8 @@ enum What {
         /// Recipes; all where none is named.
         recipes: Vec<String>,
     },
+    /// The images' references as variables for compose: `./lab images env >compose/.env`.
+    Env,
     /// Remove images built here.
     Remove {
         /// Only those that the present recipes no longer make.
@@ -74,6 +77,11 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
             }
             lines.await?;
             say!("every image is there");
+        }
+        What::Env => {
+            for recipe in &recipes {
+                say!("{}={}", image_variable(&recipe.name), recipe.reference);
+            }
         }
         What::Remove { old } => {
             let mut failed = Vec::new();

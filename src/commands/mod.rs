@@ -6,6 +6,7 @@ macro_rules! say {
 }
 
 mod bench;
+mod bundle;
 mod complete;
 mod context;
 mod doctor;
@@ -80,6 +81,9 @@ enum Command {
     Produce(produce::Scenario),
     /// Images of the recipes: list, build, remove.
     Images(images::Args),
+    /// A lab in one file: make it, unpack it, offer it to a classroom.
+    #[command(subcommand)]
+    Bundle(bundle::Bundle),
     /// Addresses of a running lab, for other programs.
     Env(env::Args),
     /// What this machine has, what a lab needs, and how to mend what is missing.
@@ -130,6 +134,7 @@ impl Cli {
                 Command::Tail(args) => tail::run(&context, args).await,
                 Command::Produce(scenario) => produce::run(&context, scenario).await,
                 Command::Images(args) => images::run(&context, args).await,
+                Command::Bundle(bundle) => bundle::run(&context, bundle).await,
                 Command::Env(args) => env::run(&context, args).await,
                 Command::Doctor(args) => doctor::run(&context, args).await,
                 Command::Bench(bench) => bench::run(&context, bench).await,

@@ -48,6 +48,9 @@ pub(super) struct Args {
     /// Write the ledger of every acknowledged record to a file, as JSON (- for standard output).
     #[arg(long, value_name = "FILE", requires = "count")]
     ledger: Option<PathBuf>,
+    /// Written once the first record is acknowledged.
+    #[arg(long, value_name = "FILE", conflicts_with = "count")]
+    ready_file: Option<PathBuf>,
 }
 
 fn positive_rate(text: &str) -> Result<f64, String> {
@@ -93,7 +96,7 @@ pub(super) async fn run(context: &Context, scenario: Scenario) -> Result<()> {
     };
     let progress = Arc::new(Progress::default());
     let cancel = watch_signals();
-    let reporter = tokio::spawn(report(Arc::clone(&progress), args.count.is_none()));
+    let reporter = tokio::spawn(report(Arc::clone(&progress), args.count.is_none(), args.ready_file.clone()));
     let result = produce(&order, Arc::clone(&progress), cancel).await;
     reporter.abort();
     let ledger = result?;
@@ -107,7 +110,7 @@ pub(super) async fn run(context: &Context, scenario: Scenario) -> Result<()> {
 }
 
 /// One line as soon as the first record is acknowledged, then one each ten seconds.
-async fn report(progress: Arc<Progress>, endless: bool) {
+async fn report(progress: Arc<Progress>, endless: bool, ready_file: Option<PathBuf>) {
     if !endless {
         return;
     }
@@ -119,6 +122,11 @@ async fn report(progress: Arc<Progress>, endless: bool) {
     if let Ok(first) = eventually("a first acknowledgement", patience, Duration::from_millis(100), seen).await
     {
         say!("acknowledged {first}");
+        if let Some(file) = ready_file
+            && let Err(error) = std::fs::write(&file, "")
+        {
+            say!("{} cannot be written: {error}", file.display());
+        }
     }
     let mut ticks = tokio::time::interval(Duration::from_secs(10));
     ticks.tick().await;

@@ -107,3 +107,15 @@ fn short(step: &str) -> String {
     let line: String = step.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() > 90 { line.chars().take(89).collect::<String>() + "…" } else { line }
 }
+
+/// Bytes that are gone over, on a terminal only.
+pub(super) fn bytes_progress(what: &'static str, total: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(total).with_prefix(what);
+    match ProgressStyle::with_template("{prefix:<10} {bar:30} {bytes} of {total_bytes}, {eta} left") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

@@ -1,19 +1,15 @@
-//! `lab render`: writes the rendered pages of `docs/`.
+//! `lab render`: writes what is rendered from `lab.toml`.
 
 use anyhow::{Context as _, Result};
 
 use super::context::Context;
-use crate::engine::lock_entries;
 use crate::render::pages;
-use crate::topology::Instance;
 
 pub(super) fn run(context: &Context) -> Result<()> {
     let project = context.project()?;
-    let documented = project.topology(None, Instance::documented())?;
-    let lock = lock_entries(&project.root)?;
-    let digests = lock.into_iter().map(|(reference, entry)| (reference, entry.index)).collect();
-    for (path, text) in pages(&project.file, &documented, &digests) {
-        std::fs::write(project.root.join(path), text).with_context(|| format!("{path} cannot be written"))?;
+    for (path, text) in pages(&project.file, &project.render_inputs()?)? {
+        std::fs::write(project.root.join(&path), text)
+            .with_context(|| format!("{path} cannot be written"))?;
         say!("wrote {path}");
     }
     Ok(())

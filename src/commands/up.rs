@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use anyhow::{Result, bail};
 use tokio::sync::watch;
 
+use super::bundle::take_from;
 use super::context::{Context, same_definition};
 use super::progress::{build_progress, start_progress};
 use super::signals::{Interrupted, watch_signals};
@@ -27,6 +28,9 @@ pub(super) struct Args {
     /// Where images come from.
     #[arg(long, value_enum, default_value = "local")]
     images: Source,
+    /// Take images from somebody who runs `lab bundle serve`, such as http://192.168.1.10:5000.
+    #[arg(long, value_name = "URL")]
+    from: Option<String>,
     /// Return when every service is ready, without the live line.
     #[arg(long)]
     detach: bool,
@@ -135,6 +139,13 @@ async fn bring_up(
         say!("documented host ports are taken: instance {instance} moves its own by {offset}");
     }
     let topology = project.topology(args.lab.as_deref(), Instance::new(instance, offset)?)?;
+    if let Some(url) = &args.from {
+        let mut cancel = cancel.clone();
+        tokio::select! {
+            taken = take_from(url, project, engine, &topology, args.images) => taken?,
+            _ = cancel.wait_for(|c| *c) => return Err(Interrupted("what was fetched is kept".to_owned()).into()),
+        }
+    }
     let started = start(project, engine, &topology, args.images, cancel).await?;
     started.give_away();
     Ok(topology)

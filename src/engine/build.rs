@@ -222,7 +222,7 @@ impl Engine {
 
     /// Lines such as `openjdk-21-jre-headless 21.0.13 (recorded 21.0.12)`.
     async fn debian_drift(&self, image: &RecipeImage) -> Result<Vec<String>> {
-        let Some(recorded) = image.recorded_packages() else { return Ok(Vec::new()) };
+        let Some(recorded) = image.recorded_packages(&self.arch) else { return Ok(Vec::new()) };
         let found = self.file_of_image(&image.reference, PACKAGES_FILE).await?;
         let parse = |text: &str| -> BTreeMap<String, String> {
             let pairs = text.lines().filter_map(|l| l.split_once(' '));
@@ -232,7 +232,13 @@ impl Engine {
         let names: BTreeSet<_> = recorded.keys().chain(found.keys()).collect();
         let drift = names.into_iter().filter(|n| recorded.get(*n) != found.get(*n)).map(|name| {
             let show = |v: Option<&String>| v.map_or("absent", String::as_str).to_owned();
-            format!("{name} {} (recorded {})", show(found.get(name)), show(recorded.get(name)))
+            let (now, then) = (show(found.get(name)), show(recorded.get(name)));
+            let version = |v: &str| v.split(' ').next().unwrap_or_default().to_owned();
+            if version(&now) == version(&then) {
+                format!("{name} {}: other bytes than recorded ({now}, {then})", version(&now))
+            } else {
+                format!("{name} {} (recorded {})", version(&now), version(&then))
+            }
         });
         Ok(drift.collect())
     }

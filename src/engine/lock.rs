@@ -19,6 +19,13 @@ pub fn state_dir() -> PathBuf {
     base.or_else(home).unwrap_or_else(std::env::temp_dir).join("streamlab")
 }
 
+/// Where fetched images wait until the engine has them: XDG's cache folder.
+pub fn cache_dir() -> PathBuf {
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
+    let home = || std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache"));
+    base.or_else(home).unwrap_or_else(std::env::temp_dir).join("streamlab")
+}
+
 impl InstanceLock {
     /// Takes the lock of an instance.
     ///

@@ -12,6 +12,7 @@ mod ports;
 mod ready;
 mod recipe;
 mod start;
+mod transfer;
 mod up;
 
 pub use build::{BuildEvent, build_images};
@@ -19,9 +20,10 @@ pub use docker::{Engine, EngineError};
 pub use exec::{ExecOutput, Usage};
 pub use images::{BuiltImage, LockEntry, Resolved, Source, lock_entries};
 pub use instance::{ContainerState, InstanceState, Removed};
-pub use lock::{InstanceLock, state_dir};
+pub use lock::{InstanceLock, cache_dir, state_dir};
 pub use ports::{PortHolder, free_offset, holder_of, is_free};
 pub use recipe::{RecipeImage, recipe_images};
+pub use transfer::{ArchiveReader, ArchiveWriter};
 pub use up::{StartEvent, StartFailure, Started, UpOptions};
 
 /// Names the instance on every container, network and volume.

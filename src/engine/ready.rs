@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use futures::StreamExt;
 
 use super::Engine;
 use crate::clients::{kafka, spark};
@@ -23,54 +22,19 @@ impl Engine {
     ) -> Result<(), GaveUp> {
         let question = format!("{} is ready", service.name);
         let patience = patience.unwrap_or(Duration::from_secs(service.ready.timeout_seconds()));
-        match &service.ready {
-            Ready::Log { contains } => {
-                let found = tokio::time::timeout(patience, self.log_holds(service, contains)).await;
-                let last = match found {
-                    Ok(Ok(())) => return Ok(()),
-                    Ok(Err(ended)) => {
-                        return Err(GaveUp {
-                            question,
-                            waited: patience,
-                            last: format!("{ended:#}"),
-                            never: true,
-                        });
-                    }
-                    Err(_) => format!("{contains:?} is not in its log"),
-                };
-                Err(GaveUp { question, waited: patience, last, never: false })
+        let mut asked = 0_u32;
+        eventually(&question, patience, EVERY, || {
+            asked += 1;
+            // Inspecting costs the engine more than the question costs the service.
+            let look = asked.is_multiple_of(4);
+            async move {
+                if look && let Some(ended) = self.ended(service).await? {
+                    return Ok(ended);
+                }
+                self.ask(topology, service).await
             }
-            ready => {
-                let mut asked = 0_u32;
-                eventually(&question, patience, EVERY, || {
-                    asked += 1;
-                    // Inspecting costs the engine more than the question costs the service.
-                    let look = asked.is_multiple_of(4);
-                    async move {
-                        if look && let Some(ended) = self.ended(service).await? {
-                            return Ok(ended);
-                        }
-                        self.ask(topology, service, ready).await
-                    }
-                })
-                .await
-            }
-        }
-    }
-
-    async fn log_holds(&self, service: &Service, text: &str) -> Result<()> {
-        let mut log = Box::pin(self.log(&service.container, None, true));
-        let mut line = String::new();
-        while let Some(chunk) = log.next().await {
-            line.push_str(&chunk?);
-            if line.contains(text) {
-                return Ok(());
-            }
-            if let Some(end) = line.rfind('\n') {
-                line.drain(..=end);
-            }
-        }
-        Err(anyhow!("it has ended"))
+        })
+        .await
     }
 
     /// An answer, if the container has ended: success for one that only had to run, otherwise never.
@@ -95,16 +59,13 @@ impl Engine {
         Ok(Some(Answer::Never(anyhow!("it has ended with exit code {code}{killed}"))))
     }
 
-    async fn ask(&self, topology: &Topology, service: &Service, ready: &Ready) -> Result<Answer<()>> {
+    async fn ask(&self, topology: &Topology, service: &Service) -> Result<Answer<()>> {
         let port = |name: &str| {
             let port = service.ports.iter().find(|p| p.name == name).context("no such port")?;
             port.host.with_context(|| format!("port {name} is not published"))
         };
-        match ready {
-            Ready::Tcp { port } => {
-                let port = service.ports.iter().find(|p| &p.name == port).context("no such port")?.container;
-                self.accepts_inside(service, port).await
-            }
+        match &service.ready {
+            Ready::Tcp { .. } | Ready::File { .. } => self.healthy_inside(topology, service).await,
             Ready::Kafka { port: name } => kafka::node_serves(port(name)?).await,
             Ready::Http { port: name, path, contains, .. } => {
                 let url = format!("http://127.0.0.1:{}{path}", port(name)?);
@@ -133,20 +94,20 @@ impl Engine {
                 .ended(service)
                 .await?
                 .unwrap_or_else(|| Answer::NotYet("it is still running".to_owned()))),
-            Ready::Log { .. } => Err(anyhow!("a log is followed, not asked")),
         }
     }
 
-    /// One command waits inside: an engine call costs more than a second of waiting does.
-    async fn accepts_inside(&self, service: &Service, port: u16) -> Result<Answer<()>> {
-        let script = format!(
-            "for i in 1 2 3 4 5 6 7 8 9 10; do (exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null && exit 0; sleep 0.5; done; exit 1"
-        );
-        let output = self.exec(&service.container, &["bash", "-c", &script]).await?;
-        Ok(if output.code == 0 {
-            Answer::Is(())
-        } else {
-            Answer::NotYet(format!("port {port} accepts no connection inside"))
+    /// Asks by the command that compose and the virtual machine ask by. One call waits inside for a while: an engine
+    /// call costs more than that.
+    async fn healthy_inside(&self, topology: &Topology, service: &Service) -> Result<Answer<()>> {
+        let health = topology.health(service).context("it has no health command")?;
+        let script = r#"for i in 1 2 3 4 5 6 7 8 9 10; do "$@" && exit; sleep 0.5; done; exit 1"#;
+        let mut command = vec!["bash", "-c", script, "health"];
+        command.extend(health.iter().map(String::as_str));
+        let output = self.exec(&service.container, &command).await?;
+        Ok(match output.code {
+            0 => Answer::Is(()),
+            _ => Answer::NotYet(format!("{} fails inside {}", health.join(" "), output.text.trim())),
         })
     }
 }

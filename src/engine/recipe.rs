@@ -140,9 +140,10 @@ impl RecipeImage {
         Ok(archive.into_inner()?)
     }
 
-    /// Debian packages as they were when the recipe was last reviewed: `name version` a line.
-    pub fn recorded_packages(&self) -> Option<String> {
-        std::fs::read_to_string(self.dir.join("debian-packages.lock")).ok()
+    /// Debian packages as they were when the recipe was last reviewed: `name version sha256` a line. None where none
+    /// were recorded for this architecture.
+    pub fn recorded_packages(&self, arch: &str) -> Option<String> {
+        std::fs::read_to_string(self.dir.join(format!("debian-packages.{arch}.lock"))).ok()
     }
 }
 

@@ -177,7 +177,7 @@ impl Check<'_> {
                     self.say(&spec.image, format!("{key}: ready names {master:?}, which is no service"));
                 }
             }
-            Ready::Completed | Ready::Log { .. } => {}
+            Ready::Completed | Ready::File { .. } => {}
         }
         for (variable, value) in &spec.environment {
             if let Err(token) = expand(value.get_ref(), |t| self.token(spec, t)) {

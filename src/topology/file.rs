@@ -17,6 +17,8 @@ pub struct LabFile {
     pub default_lab: Spanned<String>,
     /// Named selections of services.
     pub labs: BTreeMap<String, Lab>,
+    /// The virtual machine that `nix run .#lab-vm` starts.
+    pub vm: Option<Vm>,
     /// Recipes under `compose/images/`, by name.
     #[serde(default)]
     pub recipes: BTreeMap<String, Recipe>,
@@ -46,6 +48,18 @@ pub struct Lab {
     /// What `{value.x}` stands for in this lab.
     #[serde(default)]
     pub values: BTreeMap<String, String>,
+}
+
+/// A virtual machine's size.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vm {
+    /// Memory such as `12g`.
+    pub memory: Spanned<String>,
+    /// Virtual processors.
+    pub cores: u16,
+    /// Disk such as `24g`.
+    pub disk: Spanned<String>,
 }
 
 /// How an image is built from package registries.
@@ -221,10 +235,10 @@ pub enum Ready {
     },
     /// Ended with exit code 0.
     Completed,
-    /// Its log holds the text.
-    Log {
-        /// Text to find.
-        contains: String,
+    /// It has written a file (for services that serve nothing).
+    File {
+        /// Path inside the container.
+        path: String,
     },
 }
 

@@ -6,14 +6,15 @@ mod check;
 mod endpoints;
 mod error;
 mod file;
+mod health;
 mod names;
 mod resolve;
 
 pub use endpoints::Endpoints;
 pub use error::TopologyError;
 pub use file::{
-    Addon, Command, Flow, Image, Lab, LabFile, Member, PortSpec, Protocol, Ready, Recipe, ServiceSpec,
+    Addon, Command, Flow, Image, Lab, LabFile, Member, PortSpec, Protocol, Ready, Recipe, ServiceSpec, Vm,
     VolumeSpec,
 };
 pub use names::{DEFAULT_INSTANCE, Instance, InstanceError};
-pub use resolve::{FileMount, Port, Service, Topology, Volume};
+pub use resolve::{FileMount, Port, Service, Topology, Volume, parse_bytes};

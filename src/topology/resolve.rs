@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::file::{LabFile, PortSpec, Protocol, Ready, ServiceSpec};
-use super::{Instance, TopologyError};
+use super::{Instance, TopologyError, health};
 
 /// A lab as one instance runs it.
 #[derive(Debug, Clone)]
@@ -194,10 +194,10 @@ impl LabFile {
                 })
                 .collect(),
             addons: spec.addons.iter().map(|a| a.get_ref().clone()).collect(),
-            files: spec
-                .files
-                .iter()
-                .map(|(source, path)| FileMount { source: source.clone(), path: path.clone() })
+            files: [(health::SOURCE, health::PATH)]
+                .into_iter()
+                .chain(spec.files.iter().map(|(source, path)| (source.as_str(), path.as_str())))
+                .map(|(source, path)| FileMount { source: source.to_owned(), path: path.to_owned() })
                 .collect(),
             memory: parse_bytes(spec.memory.get_ref()).unwrap_or_default(),
             needs: spec.needs.iter().flat_map(|n| self.members_of(n.get_ref())).collect(),
@@ -293,7 +293,7 @@ pub(super) fn expand(text: &str, value: impl Fn(&str) -> Option<String>) -> Resu
 }
 
 /// `256m`, `1g` → bytes.
-pub(super) fn parse_bytes(text: &str) -> Option<u64> {
+pub fn parse_bytes(text: &str) -> Option<u64> {
     let unit = match text.chars().last()? {
         'm' => 1 << 20,
         'g' => 1 << 30,

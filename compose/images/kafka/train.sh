@@ -86,7 +86,7 @@ c 1; c1=$last; b 6; b6=$last
 port 19096; port 19093
 tool kafka-topics $B --describe --topic t
 kill $b5; wait $b5 || :
-sleep 1
+tool kafka-topics --bootstrap-server localhost:19096 --describe --topic t
 kill $b6; wait $b6 || :
 kill $c2; wait $c2 || :
 # The last controller would wait five seconds for a successor.

@@ -66,7 +66,6 @@ with zipfile.ZipFile(home / "classpath.jar", "w") as z:
     z.writestr(zipfile.ZipInfo("META-INF/MANIFEST.MF", (2025, 1, 1, 0, 0, 0)), manifest)
 P
 find "$to" -name __pycache__ -prune -exec rm -rf {} +
-python3 -m compileall -q --invalidation-mode unchecked-hash "$to/python/pyspark" || true
 chown -R root:root "$to"
 find "$to" -type d -exec chmod 0755 {} +
 find "$to" -type f -exec chmod 0644 {} +

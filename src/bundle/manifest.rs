@@ -1,0 +1,203 @@
+//! `bundle.json`: what a bundle holds, with the digest of each part. Pure.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::sha256;
+
+/// Name of the manifest in a bundle.
+pub const MANIFEST: &str = "bundle.json";
+/// The format that this program writes and reads.
+const FORMAT: u32 = 1;
+
+/// What a bundle holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of this format.
+    pub streamlab_bundle: u32,
+    /// Version of the program that wrote it.
+    pub version: String,
+    /// Lab it was made for.
+    pub lab: String,
+    /// Image source: `local` or `upstream`.
+    pub source: String,
+    /// Architecture of the images and the program, as the engine names it.
+    pub architecture: String,
+    /// Images by reference.
+    pub images: BTreeMap<String, BundleImage>,
+    /// Every entry of the file but this one, by name.
+    pub entries: BTreeMap<String, Entry>,
+}
+
+/// Size and digest of an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// `sha256:<hex>`.
+    pub digest: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// An image: its documents and layers are entries `blobs/sha256/<hex>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BundleImage {
+    /// Digest of its OCI manifest.
+    pub manifest: String,
+    /// Digest of its configuration: the image's id on the engine it came from.
+    pub config: String,
+    /// Its layers, lowest first.
+    pub layers: Vec<Layer>,
+}
+
+/// A layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layer {
+    /// Digest of the stored bytes (zstd).
+    pub digest: String,
+    /// Digest of the unpacked bytes, which the configuration names.
+    pub diff_id: String,
+    /// Unpacked bytes.
+    pub unpacked: u64,
+}
+
+impl Manifest {
+    /// An empty bundle.
+    pub fn new(lab: &str, source: &str, architecture: &str) -> Self {
+        Self {
+            streamlab_bundle: FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            lab: lab.to_owned(),
+            source: source.to_owned(),
+            architecture: architecture.to_owned(),
+            images: BTreeMap::new(),
+            entries: BTreeMap::new(),
+        }
+    }
+
+    /// Reads a manifest and checks that it hangs together: the format, names that stay inside, a blob for every layer.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Format {
+            streamlab_bundle: u32,
+        }
+        let format: Format = serde_json::from_slice(bytes).context("it is not a bundle's manifest")?;
+        if format.streamlab_bundle != FORMAT {
+            bail!(
+                "it has format {}, this program reads {FORMAT}: use the program inside the bundle (tar -xf FILE streamlab)",
+                format.streamlab_bundle
+            );
+        }
+        let manifest: Self = serde_json::from_slice(bytes).context("it is malformed")?;
+        for (name, entry) in &manifest.entries {
+            let inside = !name.is_empty()
+                && !name.starts_with('/')
+                && name.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+            if !inside {
+                bail!("it names an entry {name:?}, which is no plain path");
+            }
+            check_digest(&entry.digest).with_context(|| format!("entry {name}"))?;
+        }
+        for (reference, image) in &manifest.images {
+            let layers = image.layers.iter().map(|l| &l.digest);
+            for digest in [&image.manifest, &image.config].into_iter().chain(layers) {
+                let entry = manifest.entries.get(&blob(digest));
+                if entry.is_none_or(|e| e.digest != *digest) {
+                    bail!("{reference} stands on {digest}, which is not among its entries");
+                }
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// Bytes of a blob.
+    pub fn size_of(&self, digest: &str) -> Option<u64> {
+        self.entries.get(&blob(digest)).map(|e| e.size)
+    }
+
+    /// As it stands in a bundle.
+    ///
+    /// # Errors
+    /// None that is known: every field is text or a number.
+    pub fn text(&self) -> Result<String> {
+        Ok(serde_json::to_string_pretty(self)? + "\n")
+    }
+
+    /// What people compare on two screens: the first digits of the manifest's digest.
+    ///
+    /// # Errors
+    /// As [`Self::text`].
+    pub fn fingerprint(&self) -> Result<String> {
+        Ok(sha256(self.text()?.as_bytes())["sha256:".len()..][..16].to_owned())
+    }
+}
+
+/// The entry that holds a blob.
+pub(super) fn blob(digest: &str) -> String {
+    format!("blobs/{}", digest.replace(':', "/"))
+}
+
+/// `sha256:` and 64 hex digits.
+pub(super) fn check_digest(text: &str) -> Result<()> {
+    let hex = text.strip_prefix("sha256:").unwrap_or_default();
+    let valid = hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    if valid { Ok(()) } else { bail!("{text:?} is no sha256 digest") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Manifest {
+        let mut manifest = Manifest::new("transactions", "local", "amd64");
+        let digests: Vec<String> = (0..3).map(|n| sha256(&[n])).collect();
+        for digest in &digests {
+            manifest.entries.insert(blob(digest), Entry { digest: digest.clone(), size: 1 });
+        }
+        let layer = Layer { digest: digests[2].clone(), diff_id: sha256(b"x"), unpacked: 1 };
+        let image =
+            BundleImage { manifest: digests[0].clone(), config: digests[1].clone(), layers: vec![layer] };
+        manifest.images.insert("streamlab/kafka:1".to_owned(), image);
+        manifest
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let manifest = sample();
+        assert_eq!(Manifest::parse(manifest.text().unwrap().as_bytes()).unwrap(), manifest);
+        assert_eq!(manifest.fingerprint().unwrap().len(), 16);
+    }
+
+    #[test]
+    fn each_mistake_is_named() {
+        type Spoil = fn(&mut Manifest);
+        let cases: [(Spoil, &str); 5] = [
+            (|m| m.streamlab_bundle = 2, "format 2"),
+            (|m| drop(m.entries.pop_first()), "not among its entries"),
+            (
+                |m| drop(m.entries.insert("../x".to_owned(), m.entries.values().next().unwrap().clone())),
+                "no plain path",
+            ),
+            (
+                |m| drop(m.entries.insert("/x".to_owned(), m.entries.values().next().unwrap().clone())),
+                "no plain path",
+            ),
+            (|m| m.entries.values_mut().next().unwrap().digest = "sha256:1".to_owned(), "no sha256 digest"),
+        ];
+        for (spoil, said) in cases {
+            let mut manifest = sample();
+            spoil(&mut manifest);
+            let error = Manifest::parse(manifest.text().unwrap().as_bytes()).unwrap_err();
+            assert!(format!("{error:#}").contains(said), "{error:#}");
+        }
+        assert!(format!("{:#}", Manifest::parse(b"{}").unwrap_err()).contains("not a bundle's manifest"));
+    }
+}
