@@ -1,5 +1,5 @@
-//! `lab bench startup`: seconds to ready, CPU-seconds and memory of each service, and the time to the first correct
-//! aggregate. Prints what was measured; asserts no time.
+//! `lab bench`: seconds to ready, CPU-seconds and memory of each service, the time to the first correct aggregate, by us
+//! and by docker compose. Prints what was measured; asserts no time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::status::megabytes;
 use super::up;
 use crate::clients::kafka;
 use crate::clients::producer::{Acks, Format, Order, Profile, Progress, produce};
-use crate::engine::{Engine, InstanceLock, Source, Usage};
+use crate::engine::{Compose, Engine, InstanceLock, Source, Usage};
 use crate::probes::{Answer, eventually};
 use crate::project::Project;
 use crate::scenarios::transactions::{AGGREGATES_TOPIC, Cents, TOPIC, Totals, Transactions};
@@ -32,6 +32,12 @@ pub(super) enum Bench {
         #[arg(long, value_enum, default_value = "local")]
         images: Source,
     },
+    /// The same lab by `lab up` and by docker compose, in turns: from the command to the first correct aggregate.
+    Race {
+        /// How often each.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
+        runs: u32,
+    },
 }
 
 /// Records of which the totals must come out.
@@ -39,37 +45,83 @@ const RECORDS: u64 = 300;
 const SEED: u64 = 7;
 const RUN: &str = "bench";
 
+/// Nobody else's instance.
+const INSTANCE: &str = "bench";
+
 pub(super) async fn run(context: &Context, bench: Bench) -> Result<()> {
-    let Bench::Startup { runs, images } = bench;
     let project = context.project()?;
-    let instance = Instance::new("bench", 0)?;
-    let _lock = InstanceLock::take(instance.name())?;
+    let instance = Instance::new(INSTANCE, 0)?;
+    let _lock = InstanceLock::take(INSTANCE)?;
     let engine = Engine::connect().await?;
     let topology = project.topology(None, instance)?;
-    let mut firsts = Vec::new();
-    for run in 1..=runs {
-        engine.remove_instance(topology.instance.name(), true).await?;
-        let result = measure(&project, &engine, &topology, images).await;
-        let stopping = Instant::now();
-        engine.remove_instance(topology.instance.name(), false).await?;
-        let stopped = stopping.elapsed();
-        engine.remove_instance(topology.instance.name(), true).await?;
-        let first = result?;
-        say!(
-            "run {run}: first correct aggregate after {:.1} s; down in {:.1} s\n",
-            first.as_secs_f64(),
-            stopped.as_secs_f64()
-        );
-        firsts.push(first.as_secs_f64());
+    match bench {
+        Bench::Startup { runs, images } => {
+            let mut firsts = Vec::new();
+            for run in 1..=runs {
+                say!("run {run}");
+                firsts.push(ours(&project, &engine, &topology, images).await?);
+            }
+            summary("lab up", firsts);
+        }
+        Bench::Race { runs } => {
+            let (mut by_us, mut by_compose) = (Vec::new(), Vec::new());
+            for run in 1..=runs {
+                say!("run {run}");
+                by_us.push(ours(&project, &engine, &topology, Source::Local).await?);
+                by_compose.push(composed(&project, &engine, &topology).await?);
+            }
+            let ratio = summary("docker compose", by_compose) / summary("lab up", by_us);
+            say!("docker compose takes {ratio:.2} times as long");
+        }
     }
-    firsts.sort_by(f64::total_cmp);
-    let median = firsts.get(firsts.len() / 2).copied().unwrap_or_default();
-    say!(
-        "first correct aggregate over {runs} run(s): min {:.1} s, median {median:.1} s, max {:.1} s",
-        firsts.first().copied().unwrap_or_default(),
-        firsts.last().copied().unwrap_or_default()
-    );
     Ok(())
+}
+
+/// Prints the spread; gives the median, in seconds.
+fn summary(what: &str, mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    let at = |n: usize| seconds.get(n).copied().unwrap_or_default();
+    let median = at(seconds.len() / 2);
+    say!(
+        "{what}: first correct aggregate over {} run(s): min {:.1} s, median {median:.1} s, max {:.1} s",
+        seconds.len(),
+        at(0),
+        at(seconds.len() - 1)
+    );
+    median
+}
+
+/// One start by the lab itself, and its end; seconds to the first correct aggregate.
+async fn ours(project: &Project, engine: &Engine, topology: &Topology, images: Source) -> Result<f64> {
+    engine.remove_instance(INSTANCE, true).await?;
+    let result = measure(project, engine, topology, images).await;
+    let stopping = Instant::now();
+    engine.remove_instance(INSTANCE, false).await?;
+    let stopped = stopping.elapsed();
+    engine.remove_instance(INSTANCE, true).await?;
+    let first = result?.as_secs_f64();
+    say!("lab up: first correct aggregate after {first:.1} s; down in {:.1} s\n", stopped.as_secs_f64());
+    Ok(first)
+}
+
+/// One start by docker compose on the same images, and its end; seconds to the first correct aggregate.
+async fn composed(project: &Project, engine: &Engine, topology: &Topology) -> Result<f64> {
+    let compose = Compose::new(project, topology, &engine.arch)?;
+    compose.run(&["down", "--volumes"]).await?;
+    let endpoints = Endpoints::of(topology);
+    let start = Instant::now();
+    let (up, first) = tokio::join!(compose.run(&["up", "--wait"]), first_aggregate(&endpoints, start));
+    let waited = start.elapsed().as_secs_f64();
+    let stopping = Instant::now();
+    let down = compose.run(&["down", "--volumes"]).await;
+    let stopped = stopping.elapsed().as_secs_f64();
+    up?;
+    down?;
+    let first = first?.as_secs_f64();
+    say!(
+        "docker compose: first correct aggregate after {first:.1} s (both ready after {waited:.1} s); down in {stopped:.1} s\n"
+    );
+    Ok(first)
 }
 
 async fn measure(

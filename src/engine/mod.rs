@@ -3,6 +3,7 @@
 //! Everything it makes carries the label [`INSTANCE_LABEL`], and it removes by that label only.
 
 mod build;
+mod compose;
 mod docker;
 mod exec;
 mod images;
@@ -16,6 +17,7 @@ mod transfer;
 mod up;
 
 pub use build::{BuildEvent, build_images};
+pub use compose::Compose;
 pub use docker::{Engine, EngineError};
 pub use exec::{ExecOutput, Usage};
 pub use images::{BuiltImage, LockEntry, Resolved, Source, lock_entries};

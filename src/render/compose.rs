@@ -7,12 +7,14 @@ use serde::Serialize;
 
 use super::Inputs;
 use super::nix::mounts;
-use crate::topology::{Instance, LabFile, Service, Topology};
+use crate::topology::{LabFile, Service, Topology};
 
 /// Where compose's images come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ComposeSource {
+pub enum ComposeSource {
+    /// Built on this machine.
     Local,
+    /// Public images, by digest.
     Upstream,
 }
 
@@ -73,24 +75,31 @@ struct Healthcheck {
     retries: u32,
 }
 
-/// The compose file of a lab; paths in it are relative to `compose/`.
-pub(super) fn file(file: &LabFile, inputs: &Inputs, lab: &str, source: ComposeSource) -> Result<String> {
-    let topology = file.resolve(lab, Instance::documented())?;
+/// The compose file of a lab as an instance runs it; paths in it are relative to `compose/`.
+///
+/// # Errors
+/// None that is known: every field is text or a number.
+pub fn compose_file(
+    file: &LabFile,
+    inputs: &Inputs,
+    topology: &Topology,
+    source: ComposeSource,
+) -> Result<String> {
     let mut services = BTreeMap::new();
     let mut volumes = BTreeMap::new();
     for service in &topology.services {
-        let container = container(file, inputs, &topology, service, source);
+        let container = container(file, inputs, topology, service, source);
         let named = container.volumes.iter().filter(|v| !v.starts_with('.'));
         volumes.extend(named.filter_map(|v| Some((v.split(':').next()?.to_owned(), Nothing {}))));
         for addon in recipe_addons(file, service) {
-            services.insert(filler(addon), addon_filler(file, addon));
+            services.insert(filler(addon), addon_filler(file, topology, addon));
         }
         services.insert(service.name.clone(), container);
     }
     let whole = File {
-        name: format!("streamlab-{lab}"),
+        name: topology.instance.container(&format!("streamlab-{}", topology.lab)),
         services,
-        networks: BTreeMap::from([("default", Network { name: topology.network })]),
+        networks: BTreeMap::from([("default", Network { name: topology.network.clone() })]),
         volumes,
     };
     let head = format!(
@@ -112,10 +121,10 @@ fn filler(addon: &str) -> String {
 }
 
 /// An empty volume takes what the image has at its path: running `true` there is all it needs.
-fn addon_filler(file: &LabFile, addon: &str) -> Container {
+fn addon_filler(file: &LabFile, topology: &Topology, addon: &str) -> Container {
     let recipe = file.addons[addon].recipe.as_ref().map_or(addon, |r| r.get_ref());
     Container {
-        container_name: filler(addon),
+        container_name: topology.instance.container(&filler(addon)),
         image: local_image(recipe),
         pull_policy: Some("never"),
         volumes: vec![format!("{}:/addons/{addon}", filler(addon))],

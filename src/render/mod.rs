@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-pub use compose::image_variable;
+pub use compose::{ComposeSource, compose_file, image_variable};
 pub use inputs::{Inputs, Jar, jars};
 
 use crate::topology::{Endpoints, Instance, LabFile};
@@ -30,12 +30,11 @@ pub fn pages(file: &LabFile, inputs: &Inputs) -> Result<BTreeMap<String, String>
         ("nix/topology.json".to_owned(), nix::topology(file, inputs)?),
     ]);
     for lab in file.labs.keys() {
-        for (name, source) in
-            [("local", compose::ComposeSource::Local), ("upstream", compose::ComposeSource::Upstream)]
-        {
-            pages.insert(format!("compose/{lab}.{name}.yml"), compose::file(file, inputs, lab, source)?);
+        let topology = file.resolve(lab, Instance::documented())?;
+        for (name, source) in [("local", ComposeSource::Local), ("upstream", ComposeSource::Upstream)] {
+            pages.insert(format!("compose/{lab}.{name}.yml"), compose_file(file, inputs, &topology, source)?);
         }
-        let endpoints = Endpoints::of(&file.resolve(lab, Instance::documented())?);
+        let endpoints = Endpoints::of(&topology);
         let endpoints = serde_json::to_string_pretty(&endpoints)?;
         pages.insert(format!("compose/{lab}.endpoints.json"), format!("{endpoints}\n"));
     }

@@ -1,0 +1,72 @@
+//! The real docker compose, out of its image, on a compose file that is rendered for one instance.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+use tokio::io::AsyncWriteExt as _;
+
+use super::recipe_images;
+use crate::project::Project;
+use crate::render::{ComposeSource, compose_file, image_variable};
+use crate::topology::Topology;
+
+/// Recipe of the image that holds docker compose.
+const RECIPE: &str = "docker-compose";
+
+/// A compose file, and who runs it.
+#[derive(Debug)]
+pub struct Compose {
+    image: String,
+    folder: PathBuf,
+    text: String,
+    variables: Vec<String>,
+}
+
+impl Compose {
+    /// For an instance, with local images.
+    ///
+    /// # Errors
+    /// A recipe or a lock cannot be read.
+    pub fn new(project: &Project, topology: &Topology, arch: &str) -> Result<Self> {
+        let text = compose_file(&project.file, &project.render_inputs()?, topology, ComposeSource::Local)?;
+        let recipes = recipe_images(project, arch)?;
+        let image = recipes.iter().find(|i| i.name == RECIPE).context("no recipe docker-compose")?;
+        Ok(Self {
+            image: image.reference.clone(),
+            folder: project.root.canonicalize()?.join("compose"),
+            text,
+            variables: recipes
+                .iter()
+                .map(|i| format!("{}={}", image_variable(&i.name), i.reference))
+                .collect(),
+        })
+    }
+
+    /// Runs one command of docker compose to its end; what it printed.
+    ///
+    /// # Errors
+    /// It ends with another code than 0; what it printed.
+    pub async fn run(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = tokio::process::Command::new("docker");
+        command.args(["run", "--rm", "--interactive", "--network", "none"]);
+        command.args(["--volume", "/var/run/docker.sock:/var/run/docker.sock"]);
+        for variable in &self.variables {
+            command.args(["--env", variable]);
+        }
+        command.arg(&self.image).args(["docker-compose", "--progress", "plain", "--file", "-"]);
+        command.arg("--project-directory").arg(&self.folder).args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().context("docker cannot be run")?;
+        if let Some(mut input) = child.stdin.take() {
+            input.write_all(self.text.as_bytes()).await?;
+        }
+        let output = child.wait_with_output().await?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        if !output.status.success() {
+            bail!("docker compose {} ended with {}:\n{said}", arguments.join(" "), output.status);
+        }
+        Ok(said)
+    }
+}
