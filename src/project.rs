@@ -1,5 +1,6 @@
 //! The checkout on disk: its root, its `lab.toml`, and the program that goes into the own image.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -62,6 +63,20 @@ impl Project {
         Ok(self.file.resolve(lab.unwrap_or(self.file.default_lab.get_ref()), instance)?)
     }
 
+    /// Every file that pins downloads or causes them: path → text.
+    fn pins(&self) -> Result<BTreeMap<String, String>> {
+        let mut texts = BTreeMap::new();
+        for path in ["images.lock.json", "flake.lock", "Cargo.lock", "lab", ".ci/run"] {
+            let text = std::fs::read_to_string(self.root.join(path))
+                .with_context(|| format!("{path} cannot be read"))?;
+            texts.insert(path.to_owned(), text);
+        }
+        for folder in ["compose/images", ".github/workflows"] {
+            texts_below(&self.root, folder, &mut texts)?;
+        }
+        Ok(texts)
+    }
+
     /// What pages are rendered from besides `lab.toml`.
     ///
     /// # Errors
@@ -70,6 +85,7 @@ impl Project {
         let lock = lock_entries(&self.root)?;
         let mut inputs = Inputs {
             digests: lock.into_iter().map(|(reference, entry)| (reference, entry.index)).collect(),
+            pins: self.pins()?,
             ..Inputs::default()
         };
         for (name, addon) in &self.file.addons {
@@ -85,6 +101,21 @@ impl Project {
         }
         Ok(inputs)
     }
+}
+
+/// Paths of all files below a folder of `root`, with their texts.
+fn texts_below(root: &Path, folder: &str, texts: &mut BTreeMap<String, String>) -> Result<()> {
+    for name in names_in(&root.join(folder))? {
+        let path = format!("{folder}/{name}");
+        if root.join(&path).is_dir() {
+            texts_below(root, &path, texts)?;
+        } else {
+            let text = std::fs::read_to_string(root.join(&path))
+                .with_context(|| format!("{path} cannot be read"))?;
+            texts.insert(path, text);
+        }
+    }
+    Ok(())
 }
 
 /// File names in a folder, sorted.

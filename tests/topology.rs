@@ -37,7 +37,7 @@ fn rendered_pages_have_not_drifted() {
 #[test]
 fn every_upstream_image_is_pinned_and_every_pin_is_used() {
     let pinned: BTreeSet<String> = lock_entries(support::root()).unwrap().into_keys().collect();
-    let named: BTreeSet<String> = parsed().images.values().filter_map(|i| i.upstream.clone()).collect();
+    let named: BTreeSet<String> = parsed().upstream_references().map(str::to_owned).collect();
     assert_eq!(pinned, named);
 }
 

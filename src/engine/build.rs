@@ -11,6 +11,7 @@ use testcontainers::bollard::query_parameters::{
 use testcontainers::bollard::{body_full, body_try_stream, models::ContainerCreateBody};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::images::{LockEntry, lock_entries};
 use super::recipe::{RecipeImage, host_arguments, pip_index, recipe_images};
 use super::{Engine, RECIPE_LABEL};
 use crate::project::Project;
@@ -97,8 +98,9 @@ impl Engine {
         if image.recipe.host_settings {
             arguments.extend(pip_index());
         }
-        if image.recipe.debian {
-            arguments.insert("DEBIAN".to_owned(), self.debian(&say).await?);
+        if let Some(reference) = &image.recipe.debian {
+            let lock = lock_entries(&project.root)?;
+            arguments.insert("DEBIAN".to_owned(), self.debian(reference, &lock, &say).await?);
         }
         let options = BuildImageOptionsBuilder::new()
             .dockerfile(dockerfile(image))
@@ -143,27 +145,25 @@ impl Engine {
         Ok(())
     }
 
-    /// A Debian root file system as a local image: `debian:trixie-slim` where an image registry answers, otherwise
+    /// A Debian root file system as a local image: the public one, by digest, where an image registry answers, otherwise
     /// bootstrapped from Debian's packages (their signatures are checked by apt).
-    async fn debian(&self, say: &impl Fn(&str)) -> Result<String> {
-        let pulled = format!("debian:{DEBIAN}-slim");
-        if self.image_id(&pulled).await?.is_some() {
-            return Ok(pulled);
-        }
+    async fn debian(
+        &self,
+        reference: &str,
+        lock: &BTreeMap<String, LockEntry>,
+        say: &impl Fn(&str),
+    ) -> Result<String> {
         let bootstrapped = format!("streamlab/debian:{DEBIAN}-{}", self.arch);
         if self.image_id(&bootstrapped).await?.is_some() {
             return Ok(bootstrapped);
         }
-        say(&format!("asking the image registry for {pulled}"));
-        let options =
-            CreateImageOptionsBuilder::new().from_image("debian").tag(&format!("{DEBIAN}-slim")).build();
-        let pull: Result<Vec<_>, _> = self.docker.create_image(Some(options), None, None).try_collect().await;
-        if pull.is_ok() && self.image_id(&pulled).await?.is_some() {
+        say(&format!("asking the image registry for {reference}"));
+        if let Ok(pulled) = self.pull_pinned(reference, lock).await {
             return Ok(pulled);
         }
         say("no image registry answers: bootstrapping Debian from its packages (mmdebstrap)");
-        let folder = tempfile_folder()?;
-        let archive = folder.join("rootfs.tar");
+        let folder = tempfile::Builder::new().prefix("streamlab-debian-").tempdir()?;
+        let archive = folder.path().join("rootfs.tar");
         let made = tokio::process::Command::new("mmdebstrap")
             .args(["--quiet", "--variant=minbase", "--include=ca-certificates"])
             .args(
@@ -188,7 +188,6 @@ impl Engine {
             }
             Ok(_) => self.import(&archive, &bootstrapped).await,
         };
-        let _ = std::fs::remove_dir_all(&folder);
         imported.map(|()| bootstrapped)
     }
 
@@ -272,12 +271,6 @@ impl Engine {
 /// On Linux the own image gets the program that runs now; elsewhere it is compiled inside (never run so far).
 fn dockerfile(image: &RecipeImage) -> &'static str {
     if image.recipe.program && !cfg!(target_os = "linux") { "Dockerfile.from-source" } else { "Dockerfile" }
-}
-
-fn tempfile_folder() -> Result<std::path::PathBuf> {
-    let folder = std::env::temp_dir().join(format!("streamlab-debian-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    Ok(folder)
 }
 
 fn build_failure(recipe: &str, tail: &[String], why: &str) -> anyhow::Error {

@@ -158,7 +158,11 @@ impl Engine {
     }
 
     /// Pulls `name:tag` by the digest that the lock holds for it; gives the digest reference.
-    async fn pull_pinned(&self, reference: &str, lock: &BTreeMap<String, LockEntry>) -> Result<String> {
+    pub(super) async fn pull_pinned(
+        &self,
+        reference: &str,
+        lock: &BTreeMap<String, LockEntry>,
+    ) -> Result<String> {
         let entry = lock.get(reference).with_context(|| {
             format!("images.lock.json has no digest for {reference}: it is not run unpinned")
         })?;

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use crate::topology::{LabFile, Protocol, Topology};
 
-const HEAD: &str = "<!-- Rendered from lab.toml by `./lab render`; a test holds it against drift. -->\n\n";
+pub(super) const HEAD: &str =
+    "<!-- Rendered from lab.toml by `./lab render`; a test holds it against drift. -->\n\n";
 
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ").replace('\t', "\\t")

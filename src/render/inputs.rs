@@ -9,6 +9,8 @@ pub struct Inputs {
     pub digests: BTreeMap<String, String>,
     /// Add-on made of files → their names.
     pub addon_files: BTreeMap<String, Vec<String>>,
+    /// Every file that pins or causes downloads: path → text.
+    pub pins: BTreeMap<String, String>,
     /// Add-on made of jars → the jars.
     pub addon_jars: BTreeMap<String, Vec<Jar>>,
 }

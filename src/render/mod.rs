@@ -3,6 +3,7 @@
 
 mod compose;
 mod docs;
+mod downloads;
 mod inputs;
 mod nix;
 
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 pub use compose::{ComposeSource, compose_file, image_variable};
+pub use downloads::{Download, Pinned, downloads};
 pub use inputs::{Inputs, Jar, jars};
 
 use crate::topology::{Endpoints, Instance, LabFile};
@@ -27,6 +29,7 @@ pub fn pages(file: &LabFile, inputs: &Inputs) -> Result<BTreeMap<String, String>
         ("docs/commands.md".to_owned(), docs::commands(file, &documented)),
         ("docs/images.md".to_owned(), docs::images(file, &inputs.digests)),
         ("docs/diagram.md".to_owned(), docs::diagram(file, &documented)),
+        ("docs/downloads.md".to_owned(), downloads::page(&downloads(&inputs.pins).0, docs::HEAD)),
         ("nix/topology.json".to_owned(), nix::topology(file, inputs)?),
     ]);
     for lab in file.labs.keys() {

@@ -71,9 +71,8 @@ pub struct Recipe {
     /// Folders of the project that the build reads besides its own (a training run of the real job).
     #[serde(default)]
     pub trains_on: Vec<String>,
-    /// Stands on a Debian root file system, given as the argument `DEBIAN`.
-    #[serde(default)]
-    pub debian: bool,
+    /// Stands on a Debian root file system, given as the argument `DEBIAN`: this image, or one made of Debian's packages.
+    pub debian: Option<String>,
     /// Gets the host's certificates, proxies and mirrors (a builder stage; no final image may).
     #[serde(default)]
     pub host_settings: bool,
@@ -318,6 +317,12 @@ impl LabFile {
         let file: Self = toml::from_str(text).map_err(|e| vec![TopologyError::from_toml(text, &e)])?;
         let mistakes = check::mistakes(&file, text);
         if mistakes.is_empty() { Ok(file) } else { Err(mistakes) }
+    }
+
+    /// Every public image that the lab may pull, `name:tag`.
+    pub fn upstream_references(&self) -> impl Iterator<Item = &str> {
+        let images = self.images.values().filter_map(|i| i.upstream.as_deref());
+        images.chain(self.recipes.values().filter_map(|r| r.debian.as_deref()))
     }
 
     /// Service names of a service or group; empty for an unknown name.
