@@ -83,6 +83,8 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     findings.extend(clock(engine.as_ref()).await);
     findings.extend(limits());
     findings.push(certificates());
+    findings.push(nix());
+    findings.push(kvm());
     if args.json {
         say!("{}", serde_json::to_string_pretty(&findings)?);
     } else {
@@ -225,6 +227,43 @@ fn limits() -> Option<Finding> {
     let files: u64 = line.split_whitespace().nth(3)?.parse().unwrap_or(u64::MAX);
     let verdict = if files < 1024 { Verdict::Note } else { Verdict::Fine };
     Some(finding("open files", verdict, format!("{files} for this shell"), "ulimit -n 4096"))
+}
+
+/// Nix builds the shell and the virtual machine; a lab in containers needs none.
+fn nix() -> Finding {
+    let run = |arguments: &[&str]| {
+        let output = std::process::Command::new("nix").args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let Some(said) = run(&["--version"]) else {
+        let fix = "only `nix develop` and the virtual machine need it; install Nix 2.18 or newer";
+        return finding("nix", Verdict::Note, "not there", fix);
+    };
+    let version = said.rsplit(' ').next().unwrap_or_default();
+    let mut parts = version.split('.').map(|p| p.parse::<u32>().unwrap_or_default());
+    if (parts.next(), parts.next()) < (Some(2), Some(18)) {
+        return finding("nix", Verdict::Note, format!("{said} is too old"), "install Nix 2.18 or newer");
+    }
+    match run(&["flake", "--help"]).or_else(|| run(&["config", "show", "experimental-features"])) {
+        Some(_) => finding("nix", Verdict::Fine, said, ""),
+        None => finding(
+            "nix",
+            Verdict::Note,
+            format!("{said}, flakes are not enabled"),
+            "in nix.conf: experimental-features = nix-command flakes   (./lab vm enables them for its own call)",
+        ),
+    }
+}
+
+/// With KVM the virtual machine runs at this machine's speed; without it is emulated.
+fn kvm() -> Finding {
+    let seen = match std::fs::File::options().read(true).write(true).open("/dev/kvm") {
+        Ok(_) => return finding("kvm", Verdict::Fine, "/dev/kvm is open to this user", ""),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "no /dev/kvm",
+        Err(_) => "/dev/kvm is not open to this user",
+    };
+    let fix = "only the virtual machine needs it, and is very slow without; switch virtualisation on, or join the group kvm";
+    finding("kvm", Verdict::Note, seen, fix)
 }
 
 fn certificates() -> Finding {

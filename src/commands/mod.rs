@@ -103,6 +103,12 @@ enum Command {
         #[arg(value_parser = ["start", "stop"])]
         what: String,
     },
+    /// Build the virtual machine with Nix and run the lab in it.
+    Vm {
+        /// For the machine's monitor, QEMU.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Print a shell's completions.
     Completions(complete::Args),
     /// Write the tables of docs/ from lab.toml.
@@ -138,10 +144,10 @@ impl Cli {
                 Command::Env(args) => env::run(&context, args).await,
                 Command::Doctor(args) => doctor::run(&context, args).await,
                 Command::Bench(bench) => bench::run(&context, bench).await,
-                // Both must work before there is a program: see the script.
-                Command::Test { .. } | Command::Engine { .. } => {
+                // These must work before there is a program: see the script.
+                Command::Test { .. } | Command::Engine { .. } | Command::Vm { .. } => {
                     anyhow::bail!(
-                        "this is done by the script: call it as ./lab test, ./lab engine start|stop"
+                        "this is done by the script: call it as ./lab test, ./lab engine start|stop, ./lab vm"
                     )
                 }
                 Command::Completions(args) => complete::run(args),

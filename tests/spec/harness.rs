@@ -17,7 +17,7 @@ use tokio::sync::{RwLock, watch};
 
 use crate::lab::{INSTANCE, Lab, evidence, prepare, remove_on_signal};
 use crate::report::{Report, Row, Verdict};
-use crate::{command_rows, logs, ports};
+use crate::{command_rows, health, logs, ports};
 
 /// A trial that hangs is a failed one.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -264,6 +264,17 @@ fn plan(project: &Project, tests: Vec<FlowTest>, attach: Option<&str>, faults: b
             not_run: not_run(row.inside, false, &stations),
             stations: Some(stations),
             body: row.body(),
+        });
+    }
+    for service in health::services(&documented) {
+        let stations = vec![service.clone()];
+        planned.push(Planned {
+            name: format!("health::{service}"),
+            what: "its health command, inside, agrees with the engine's probe, and can say no".to_owned(),
+            phase: Phase::Flow,
+            not_run: not_run(true, false, &stations),
+            stations: Some(stations),
+            body: health::body(service),
         });
     }
     for row in command_rows::rows(&project.file) {

@@ -5,6 +5,7 @@
 //! - [`spark`]: Kafka → Spark → Kafka
 //! - [`faults`]: killed brokers, controllers, driver, registry; the lab stopped and started again
 //! - [`ports`], [`command_rows`]: the documented tables
+//! - [`health`]: readiness as compose and the virtual machine ask for it
 //! - [`logs`]: nothing unexpected was said while all this ran
 //!
 //! `cargo test --test spec avro` starts only what those flows need; `--list` starts nothing. `LAB_ATTACH=<instance or
@@ -15,6 +16,7 @@ mod command_rows;
 mod exact;
 mod faults;
 mod harness;
+mod health;
 mod kafka;
 mod lab;
 mod logs;
