@@ -1,12 +1,14 @@
 //! Streamlab: a reproducible streaming lab whose documentation is its executable spec.
 //!
 //! Rooms, in the direction of their dependencies: [`commands`] → [`engine`] → [`clients`], [`probes`] →
-//! [`topology`], [`scenarios`]; [`render`] reads the topology only, [`bundle`] nothing of them. The pure rooms never import the others.
+//! [`topology`], [`lock`], [`scenarios`]; [`render`] reads the topology only, [`bundle`] nothing of them. The pure rooms
+//! never import the others.
 
 pub mod bundle;
 pub mod clients;
 pub mod commands;
 pub mod engine;
+pub mod lock;
 pub mod probes;
 pub mod project;
 pub mod render;

@@ -1,13 +1,19 @@
 //! The checkout on disk: its root, its `lab.toml`, and the program that goes into the own image.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::engine::lock_entries;
+use crate::lock::{self, Lock};
 use crate::render::{Inputs, jars};
 use crate::topology::{Instance, LabFile, Topology};
+
+/// Digests of the upstream images, in the checkout's root.
+pub const LOCK_FILE: &str = "images.lock.json";
+/// The upstream images' indexes and manifests, each named by its digest.
+pub const DOCUMENTS_FOLDER: &str = "nix/images";
 
 /// A checkout with its parsed definition.
 #[derive(Debug, Clone)]
@@ -84,7 +90,10 @@ impl Project {
     pub fn render_inputs(&self) -> Result<Inputs> {
         let lock = lock_entries(&self.root)?;
         let mut inputs = Inputs {
-            digests: lock.into_iter().map(|(reference, entry)| (reference, entry.index)).collect(),
+            digests: lock
+                .into_iter()
+                .map(|(reference, entry)| (reference, entry.index.to_string()))
+                .collect(),
             pins: self.pins()?,
             ..Inputs::default()
         };
@@ -128,6 +137,33 @@ fn names_in(folder: &Path) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// Reads `images.lock.json`.
+///
+/// # Errors
+/// The file is missing or malformed.
+pub fn lock_entries(root: &Path) -> Result<Lock> {
+    let path = root.join(LOCK_FILE);
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+    lock::parse(&text).with_context(|| format!("{} is malformed", path.display()))
+}
+
+/// Writes a file so that whoever reads it finds the old bytes or the new ones, never a part.
+///
+/// # Errors
+/// The folder or the file cannot be written; the old file is as it was.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let part = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
+    let written = std::fs::File::create(&part)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(&part, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    written.with_context(|| format!("{} cannot be written", path.display()))
 }
 
 fn nearest() -> Result<PathBuf> {

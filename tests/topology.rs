@@ -8,8 +8,7 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 use rstest::rstest;
-use streamlab::engine::lock_entries;
-use streamlab::project::Project;
+use streamlab::project::{Project, lock_entries};
 use streamlab::render::pages;
 use streamlab::topology::{Endpoints, Instance, LabFile, Topology};
 

@@ -11,10 +11,10 @@ use testcontainers::bollard::query_parameters::{
 use testcontainers::bollard::{body_full, body_try_stream, models::ContainerCreateBody};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::images::{LockEntry, lock_entries};
 use super::recipe::{RecipeImage, host_arguments, pip_index, recipe_images};
 use super::{Engine, RECIPE_LABEL};
-use crate::project::Project;
+use crate::lock::Lock;
+use crate::project::{Project, lock_entries};
 
 /// Release of Debian that the images stand on.
 const DEBIAN: &str = "trixie";
@@ -147,12 +147,7 @@ impl Engine {
 
     /// A Debian root file system as a local image: the public one, by digest, where an image registry answers, otherwise
     /// bootstrapped from Debian's packages (their signatures are checked by apt).
-    async fn debian(
-        &self,
-        reference: &str,
-        lock: &BTreeMap<String, LockEntry>,
-        say: &impl Fn(&str),
-    ) -> Result<String> {
+    async fn debian(&self, reference: &str, lock: &Lock, say: &impl Fn(&str)) -> Result<String> {
         let bootstrapped = format!("streamlab/debian:{DEBIAN}-{}", self.arch);
         if self.image_id(&bootstrapped).await?.is_some() {
             return Ok(bootstrapped);

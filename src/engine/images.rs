@@ -2,7 +2,6 @@
 //! knows the source.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
@@ -13,7 +12,8 @@ use testcontainers::bollard::query_parameters::{
 
 use super::recipe::recipe_images;
 use super::{Engine, RECIPE_LABEL};
-use crate::project::Project;
+use crate::lock::Lock;
+use crate::project::{Project, lock_entries};
 use crate::topology::Topology;
 
 /// Where images come from.
@@ -36,27 +36,6 @@ pub struct Resolved {
     pub addons: BTreeMap<String, String>,
     /// What was taken from where, by image name.
     pub taken: BTreeMap<String, String>,
-}
-
-/// A pinned upstream image in `images.lock.json`.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct LockEntry {
-    /// Digest of the multi-platform index.
-    pub index: String,
-    /// Where the digest was seen.
-    pub confirmed: String,
-}
-
-/// Reads `images.lock.json`: `name:tag` → digest.
-///
-/// # Errors
-/// The file is missing or malformed.
-pub fn lock_entries(root: &Path) -> Result<BTreeMap<String, LockEntry>> {
-    let path = root.join("images.lock.json");
-    let text =
-        std::fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is malformed", path.display()))
 }
 
 /// An image that was built here.
@@ -158,11 +137,7 @@ impl Engine {
     }
 
     /// Pulls `name:tag` by the digest that the lock holds for it; gives the digest reference.
-    pub(super) async fn pull_pinned(
-        &self,
-        reference: &str,
-        lock: &BTreeMap<String, LockEntry>,
-    ) -> Result<String> {
+    pub(super) async fn pull_pinned(&self, reference: &str, lock: &Lock) -> Result<String> {
         let entry = lock.get(reference).with_context(|| {
             format!("images.lock.json has no digest for {reference}: it is not run unpinned")
         })?;

@@ -20,7 +20,7 @@ pub use build::{BuildEvent, build_images};
 pub use compose::Compose;
 pub use docker::{Engine, EngineError};
 pub use exec::{ExecOutput, Usage};
-pub use images::{BuiltImage, LockEntry, Resolved, Source, lock_entries};
+pub use images::{BuiltImage, Resolved, Source};
 pub use instance::{ContainerState, InstanceState, Removed};
 pub use lock::{InstanceLock, cache_dir, state_dir};
 pub use ports::{PortHolder, free_offset, holder_of, is_free};
