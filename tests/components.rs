@@ -11,8 +11,10 @@ use rdkafka::consumer::{Consumer, StreamConsumer};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{ClientConfig, Message};
 use rstest::rstest;
+use schema_registry_converter::async_impl::avro::AvroEncoder;
+use schema_registry_converter::schema_registry_common::SubjectNameStrategy;
 use streamlab::clients::kafka;
-use streamlab::clients::schema_registry::{Registered, SchemaRegistry};
+use streamlab::clients::schema_registry::{self, Registered, SchemaRegistry};
 use streamlab::engine::{Engine, recipe_images};
 use streamlab::probes::{Answer, eventually};
 use streamlab::project::Project;
@@ -134,6 +136,17 @@ async fn the_registry_answers_confluents_api_at_the_root() {
     assert!(
         matches!(registry.register("a-value", &changed).await.unwrap(), Registered::Id(other) if other != id)
     );
+}
+
+#[tokio::test]
+async fn an_encoder_asks_the_registry_through_our_settings() {
+    let (_container, registry) = registry().await;
+    let Registered::Id(id) = registry.register("a-value", ONE).await.unwrap() else { panic!("refused") };
+    let encoder = AvroEncoder::new(schema_registry::settings(registry.url()).unwrap());
+    let strategy = SubjectNameStrategy::TopicNameStrategy("a".to_owned(), false);
+    let value = vec![("id", apache_avro::types::Value::String("1".to_owned()))];
+    let bytes = encoder.encode(value, strategy).await.unwrap();
+    assert_eq!(bytes[..5], [&[0][..], &id.to_be_bytes()].concat());
 }
 
 #[rstest]

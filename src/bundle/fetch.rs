@@ -30,12 +30,9 @@ impl Teacher {
     /// The folder cannot be made.
     pub fn new(url: &str, cache: &Path) -> Result<Self> {
         std::fs::create_dir_all(cache).with_context(|| format!("{} cannot be made", cache.display()))?;
-        let client = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(10))
-            .read_timeout(SILENCE)
-            // It is in this room.
-            .no_proxy()
-            .build()?;
+        // It is in this room.
+        let client =
+            crate::clients::plain().connect_timeout(Duration::from_secs(10)).read_timeout(SILENCE).build()?;
         Ok(Self { url: url.trim_end_matches('/').to_owned(), client, cache: cache.to_owned() })
     }
 

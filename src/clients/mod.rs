@@ -1,6 +1,7 @@
 //! Typed questions to real services, one file a service. A client asks once; patience lives in `probes`.
 
 pub mod kafka;
+pub mod oci;
 pub mod producer;
 pub mod schema_registry;
 pub mod spark;
@@ -11,9 +12,19 @@ use std::time::Duration;
 /// The HTTP client of all questions: each gives up after 5 s.
 pub fn http() -> &'static reqwest::Client {
     static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
-    CLIENT.get_or_init(|| {
-        // Loopback and the lab's own network only: a proxy of the user's has no business here.
-        let builder = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy();
-        builder.build().unwrap_or_default()
-    })
+    CLIENT.get_or_init(|| plain().timeout(Duration::from_secs(5)).build().unwrap_or_default())
+}
+
+/// A client for loopback, the lab's own network and the room's: a proxy of the user's has no business here, and a
+/// machine without certificates is no obstacle.
+pub(crate) fn plain() -> reqwest::ClientBuilder {
+    install_crypto();
+    reqwest::Client::builder().no_proxy().tls_certs_only([])
+}
+
+/// Names the TLS that HTTP clients use: ring's, which the engine's client brings already. Each looks for it, also one
+/// that will never speak TLS, and panics where none is named.
+fn install_crypto() {
+    // Refused where one is named already, which is fine.
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }

@@ -12,7 +12,6 @@ use apache_avro::types::Value as Avro;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use schema_registry_converter::async_impl::avro::AvroEncoder;
-use schema_registry_converter::async_impl::schema_registry::SrSettings;
 use schema_registry_converter::schema_registry_common::SubjectNameStrategy;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -330,7 +329,7 @@ async fn avro_encoder(url: &str, topic: &str) -> Result<AvroEncoder> {
         },
     )
     .await?;
-    Ok(AvroEncoder::new(SrSettings::new(url.to_owned())))
+    Ok(AvroEncoder::new(super::schema_registry::settings(url)?))
 }
 
 async fn wait_for_topic(producer: &FutureProducer, topic: &str, bootstrap: &str) -> Result<()> {

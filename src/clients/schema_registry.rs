@@ -1,6 +1,7 @@
 //! Questions to a schema registry over Confluent's API.
 
 use anyhow::{Context, Result, bail};
+use schema_registry_converter::async_impl::schema_registry::SrSettings;
 use serde_json::{Value, json};
 
 /// A registry by its base URL, such as `http://127.0.0.1:18081`.
@@ -16,6 +17,14 @@ pub enum Registered {
     Id(u32),
     /// 409: it is not compatible with the versions before; the registry's reason.
     Incompatible(String),
+}
+
+/// The registry at `url`, for encoders and decoders.
+///
+/// # Errors
+/// None that is known: the client needs nothing from this machine.
+pub fn settings(url: impl Into<String>) -> Result<SrSettings> {
+    Ok(SrSettings::new_builder(url.into()).build_with(super::plain())?)
 }
 
 impl SchemaRegistry {

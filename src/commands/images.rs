@@ -1,4 +1,4 @@
-//! `lab images`: what the recipes make, with sizes; build, remove.
+//! `lab images`: what the recipes make, with sizes; build, remove. `lock` has a file of its own.
 
 use std::collections::BTreeSet;
 
@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use clap::Subcommand;
 
 use super::context::Context;
+use super::images_lock;
 use super::progress::build_progress;
 use super::signals::{Interrupted, watch_signals};
 use crate::engine::{BuiltImage, Engine, RecipeImage, build_images, recipe_images};
@@ -28,6 +29,8 @@ enum What {
     },
     /// The images' references as variables for compose: `./lab images env >compose/.env`.
     Env,
+    /// Pin the upstream images: the digests that their registries give for lab.toml's tags, and their documents.
+    Lock(images_lock::Args),
     /// Remove images built here.
     Remove {
         /// Only those that the present recipes no longer make.
@@ -37,11 +40,17 @@ enum What {
 }
 
 pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
+    // It needs no engine, and nothing of it is undone: Ctrl-C just ends it.
+    let what = match args.what.unwrap_or(What::List) {
+        What::Lock(args) => return images_lock::run(context, &args).await,
+        what => what,
+    };
     let mut cancel = watch_signals();
     let project = context.project()?;
     let engine = Engine::connect().await?;
     let recipes = recipe_images(&project, &engine.arch)?;
-    match args.what.unwrap_or(What::List) {
+    match what {
+        What::Lock(_) => {}
         What::List => {
             let built = engine.built_images().await?;
             say!("{:<18} {:<38} {:>8}  STATE", "RECIPE", "IMAGE", "SIZE");

@@ -13,6 +13,7 @@ mod doctor;
 mod down;
 mod env;
 mod images;
+mod images_lock;
 mod live;
 mod logs;
 mod produce;
@@ -79,7 +80,7 @@ enum Command {
     /// Write a scenario's records, with a ledger of what was acknowledged.
     #[command(subcommand)]
     Produce(produce::Scenario),
-    /// Images of the recipes: list, build, remove.
+    /// Images of the recipes: list, build, remove; pin the upstream ones.
     Images(images::Args),
     /// A lab in one file: make it, unpack it, offer it to a classroom.
     #[command(subcommand)]

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use schema_registry_converter::async_impl::avro::AvroDecoder;
-use schema_registry_converter::async_impl::schema_registry::SrSettings;
 use tokio::sync::watch;
 
 use super::context::Context;
 use super::signals::watch_signals;
 use crate::clients::kafka::{self, Record};
+use crate::clients::schema_registry;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -29,7 +29,8 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let cancel = watch_signals();
     let endpoints = context.running().await?.endpoints();
     let bootstrap = endpoints.bootstrap();
-    let decoder = endpoints.registry_url().ok().map(|url| AvroDecoder::new(SrSettings::new(url)));
+    let settings = endpoints.registry_url().ok().map(schema_registry::settings).transpose()?;
+    let decoder = settings.map(AvroDecoder::new);
     let topics = kafka::topics(&bootstrap).await?;
     if !topics.contains(&args.topic) {
         bail!("no topic named {:?}; there are:\n  {}", args.topic, topics.join("\n  "));

@@ -8,11 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use apache_avro::types::Value as Avro;
 use schema_registry_converter::async_impl::avro::{AvroDecoder, AvroEncoder};
-use schema_registry_converter::async_impl::schema_registry::SrSettings;
 use schema_registry_converter::schema_registry_common::SubjectNameStrategy;
 use streamlab::clients::kafka::{self, Record};
 use streamlab::clients::producer::{Acks, Format, Ledger, Order, Profile, Progress, avro_fields, produce};
-use streamlab::clients::schema_registry::{Registered, SchemaRegistry};
+use streamlab::clients::schema_registry::{self, Registered, SchemaRegistry};
 use streamlab::probes::{Answer, eventually};
 use streamlab::scenarios::transactions::{AVRO_TOPIC, TOPIC, Transaction, Transactions};
 use tokio::sync::watch;
@@ -259,7 +258,7 @@ pub(crate) async fn decoded_run(lab: &Lab, ledger: &Ledger, order: &Order) -> Re
         wanted.contains(&(r.partition, r.offset)).then_some(r)
     })
     .await?;
-    let decoder = AvroDecoder::new(SrSettings::new(lab.endpoints.registry_url()?));
+    let decoder = AvroDecoder::new(schema_registry::settings(lab.endpoints.registry_url()?)?);
     let sequence = Transactions::new(order.seed, order.run.as_deref());
     let made: BTreeMap<String, Transaction> = (0..order.count.unwrap_or_default())
         .map(|i| sequence.record(i, 0))
@@ -334,7 +333,7 @@ pub(crate) async fn schema_rejected(lab: Arc<Lab>) -> Result<String> {
         bail!("the first schema is refused")
     };
     registry.set_subject_compatibility(&subject, "BACKWARD").await?;
-    let encoder = AvroEncoder::new(SrSettings::new(registry.url().to_owned()));
+    let encoder = AvroEncoder::new(schema_registry::settings(registry.url())?);
     let strategy = || SubjectNameStrategy::TopicNameStrategy(topic.clone(), false);
     let whole = vec![("id", Avro::String("1".into())), ("amount", Avro::Long(7))];
     let value = encoder.encode(whole, strategy()).await?;
