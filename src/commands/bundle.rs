@@ -18,7 +18,8 @@ use crate::bundle::{
     unpack_project, write_archive,
 };
 use crate::engine::{Engine, Source, recipe_images};
-use crate::project::Project;
+use crate::lock::Platform;
+use crate::project::{Project, lock_entries};
 use crate::topology::{Instance, Topology};
 
 /// Entries of a bundle that are not blobs.
@@ -88,7 +89,14 @@ async fn export(context: &Context, args: ExportArgs) -> Result<()> {
     let project = context.project()?;
     let topology = project.topology(args.lab.as_deref(), Instance::documented())?;
     let engine = Engine::connect().await?;
-    let (source, _) = prepare(&project, &engine, &topology, args.images).await?;
+    let (source, resolved) = prepare(&project, &engine, &topology, args.images).await?;
+    for (name, taken) in &resolved.taken {
+        if let Some(upstream) = &project.file.images[name].upstream
+            && source == Source::Upstream
+        {
+            engine.tag_upstream(taken, upstream).await?;
+        }
+    }
     let references = references(&project, &engine, &topology, source)?;
     let folder = args.bundle.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let spool = tempfile::Builder::new()
@@ -278,6 +286,24 @@ async fn is_there(engine: &Engine, reference: &str, image: &BundleImage) -> Resu
     }
 }
 
+/// Public images must be those that this checkout's lock pins.
+fn check_pins(project: &Project, engine: &Engine, images: &BTreeMap<String, BundleImage>) -> Result<()> {
+    let lock = lock_entries(&project.root)?;
+    let platform = Platform::ALL.into_iter().find(|p| p.architecture() == engine.arch);
+    for (reference, image) in images {
+        let Some(entry) = lock.get(reference) else { continue };
+        let pinned = platform.and_then(|p| entry.platforms.get(&p)).map(|p| p.config.as_str());
+        if pinned != Some(&image.config) {
+            bail!(
+                "the bundle's {reference} is {}, and images.lock.json pins {}: it is not used",
+                image.config,
+                pinned.unwrap_or("no configuration for this machine (./lab images lock, with a network)")
+            );
+        }
+    }
+    Ok(())
+}
+
 async fn offer(args: ServeArgs) -> Result<()> {
     let path = args.bundle.clone();
     let bundle = tokio::task::spawn_blocking(move || {
@@ -327,6 +353,7 @@ pub(super) async fn take_from(
             None => lacking.push(reference),
         }
     }
+    check_pins(project, engine, &wanted)?;
     if !lacking.is_empty() {
         bail!(
             "{url} was made from another checkout: it does not hold {}.\n  Take the same checkout as the teacher (git log -1 on both), or the whole bundle: {url}",

@@ -7,12 +7,12 @@ use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
 use testcontainers::bollard::errors::Error as BollardError;
 use testcontainers::bollard::query_parameters::{
-    CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
+    CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 
 use super::recipe::recipe_images;
 use super::{Engine, RECIPE_LABEL};
-use crate::lock::Lock;
+use crate::lock::{Lock, LockEntry, Platform};
 use crate::project::{Project, lock_entries};
 use crate::topology::Topology;
 
@@ -144,6 +144,9 @@ impl Engine {
         let name = reference.rsplit_once(':').map_or(reference, |(name, _)| name);
         let pinned = format!("{name}@{}", entry.index);
         if self.image_id(&pinned).await?.is_none() {
+            if self.came_from_a_bundle(reference, entry).await? {
+                return Ok(reference.to_owned());
+            }
             let options = CreateImageOptionsBuilder::new().from_image(&pinned).build();
             let pull: Result<Vec<_>, _> =
                 self.docker.create_image(Some(options), None, None).try_collect().await;
@@ -154,6 +157,27 @@ impl Engine {
             })?;
         }
         Ok(pinned)
+    }
+
+    /// An image that was loaded has a tag but no registry's digest: it is the pinned one if its id is the digest of the
+    /// configuration that the pinned index leads to.
+    async fn came_from_a_bundle(&self, reference: &str, entry: &LockEntry) -> Result<bool> {
+        let platform = Platform::ALL.into_iter().find(|p| p.architecture() == self.arch);
+        let Some(pinned) = platform.and_then(|p| entry.platforms.get(&p)) else { return Ok(false) };
+        Ok(self.image_id(reference).await?.is_some_and(|id| id == pinned.config.as_str()))
+    }
+
+    /// Gives an upstream image, which the engine has by its digest, its tag: archives carry tags only.
+    ///
+    /// # Errors
+    /// The engine does not have it.
+    pub async fn tag_upstream(&self, pinned: &str, reference: &str) -> Result<()> {
+        let (name, tag) = reference.rsplit_once(':').context("a reference without a tag")?;
+        let options = TagImageOptionsBuilder::new().repo(name).tag(tag).build();
+        self.docker
+            .tag_image(pinned, Some(options))
+            .await
+            .with_context(|| format!("{pinned} cannot be tagged"))
     }
 
     /// Images built here.
