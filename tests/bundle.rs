@@ -11,6 +11,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard};
 
 use rstest::rstest;
 use streamlab::bundle::{BundleFile, Teacher};
+use streamlab::clients::http;
 use streamlab::engine::{Engine, recipe_images};
 use support::{engine_with, root, text};
 
@@ -200,8 +201,7 @@ impl Drop for Served {
 async fn a_served_bundle_is_a_registry_that_other_clients_read() {
     let _alone = alone();
     let served = serve();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let get = async |path: &str| client.get(format!("{}{path}", served.url)).send().await.unwrap();
+    let get = async |path: &str| http().get(format!("{}{path}", served.url)).send().await.unwrap();
     assert_eq!(get("/v2/").await.status(), 200);
     let page = get("/").await.text().await.unwrap();
     assert!(page.contains(&format!("./lab up --from {}", served.url)), "{page}");
@@ -223,7 +223,7 @@ async fn a_served_bundle_is_a_registry_that_other_clients_read() {
     {
         assert_eq!(get(path).await.status(), 404, "{path}");
     }
-    let put = client.put(format!("{}/v2/a/manifests/1", served.url)).send().await.unwrap();
+    let put = http().put(format!("{}/v2/a/manifests/1", served.url)).send().await.unwrap();
     assert_eq!(put.status(), 405);
 }
 
