@@ -7,22 +7,19 @@ mod support;
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{LazyLock, Mutex, MutexGuard};
+use std::sync::LazyLock;
 
 use rstest::rstest;
 use streamlab::bundle::{BundleFile, Teacher};
 use streamlab::clients::http;
 use streamlab::engine::{Engine, recipe_images};
 use support::{engine_with, root, text};
+use tokio::sync::Mutex;
 
 const DEFINITION: &str = "tests/tiny/lab.toml";
 
 /// The own image is removed and loaded in these tests: one at a time.
-static ENGINE: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ENGINE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
+static ENGINE: Mutex<()> = Mutex::const_new(());
 
 fn lab(arguments: &[&str]) -> Output {
     support::lab(&["--file", DEFINITION]).args(arguments).output().unwrap()
@@ -60,7 +57,7 @@ fn copy(name: &str) -> PathBuf {
 
 #[tokio::test]
 async fn what_is_exported_comes_back_byte_for_byte_and_goes_on_where_it_stopped() {
-    let _alone = alone();
+    let _alone = ENGINE.lock().await;
     let again = scratch().join("again.bundle");
     bundle();
     let made = lab(&["bundle", "export", again.to_str().unwrap()]);
@@ -112,7 +109,7 @@ async fn what_is_exported_comes_back_byte_for_byte_and_goes_on_where_it_stopped(
 #[case::a_text("is no bundle")]
 #[case::another_architecture("for riscv64")]
 fn what_is_not_whole_is_refused_by_name(#[case] said: &str) {
-    let _alone = alone();
+    let _alone = ENGINE.blocking_lock();
     let path = copy("spoiled.bundle");
     let mut file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
     let length = file.metadata().unwrap().len();
@@ -152,7 +149,7 @@ fn what_is_not_whole_is_refused_by_name(#[case] said: &str) {
 /// In a container whose only writable folder is 64 KB, with the engine's socket.
 #[tokio::test]
 async fn a_full_disk_is_said_and_the_next_import_goes_on() {
-    let _alone = alone();
+    let _alone = ENGINE.lock().await;
     bundle();
     let (engine, own) = own_image().await;
     assert!(engine.image_id(&own).await.unwrap().is_some());
@@ -199,7 +196,7 @@ impl Drop for Served {
 
 #[tokio::test]
 async fn a_served_bundle_is_a_registry_that_other_clients_read() {
-    let _alone = alone();
+    let _alone = ENGINE.lock().await;
     let served = serve();
     let get = async |path: &str| http().get(format!("{}{path}", served.url)).send().await.unwrap();
     assert_eq!(get("/v2/").await.status(), 200);
@@ -229,7 +226,7 @@ async fn a_served_bundle_is_a_registry_that_other_clients_read() {
 
 #[tokio::test]
 async fn a_fetch_goes_on_where_it_was_cut_off_and_wrong_bytes_are_thrown_away() {
-    let _alone = alone();
+    let _alone = ENGINE.lock().await;
     let served = serve();
     let file = BundleFile::open(bundle()).unwrap();
     let (reference, image) = file.manifest.images.iter().next().unwrap();
@@ -271,7 +268,7 @@ async fn a_fetch_goes_on_where_it_was_cut_off_and_wrong_bytes_are_thrown_away() 
 
 #[tokio::test]
 async fn a_lab_comes_up_from_a_classroom_registry() {
-    let _alone = alone();
+    let _alone = ENGINE.lock().await;
     let served = serve();
     let (engine, own) = own_image().await;
     let before = engine.image_id(&own).await.unwrap().unwrap();

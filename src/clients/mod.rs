@@ -17,6 +17,7 @@ pub fn http() -> &'static reqwest::Client {
 
 /// A client for loopback, the lab's own network and the room's: a proxy of the user's has no business here, and a
 /// machine without certificates is no obstacle.
+#[allow(clippy::disallowed_methods, reason = "TLS is named on the line before")]
 pub(crate) fn plain() -> reqwest::ClientBuilder {
     install_crypto();
     reqwest::Client::builder().no_proxy().tls_certs_only([])

@@ -9,6 +9,8 @@ use super::Inputs;
 use super::nix::mounts;
 use crate::topology::{LabFile, Service, Topology};
 
+const HEAD: &str = "# Rendered from lab.toml by `./lab render`; a test holds it against drift. How to use it: docs/compose.md\n";
+
 /// Where compose's images come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ComposeSource {
@@ -102,14 +104,11 @@ pub fn compose_file(
         networks: BTreeMap::from([("default", Network { name: topology.network.clone() })]),
         volumes,
     };
-    let head = format!(
-        "# Rendered from lab.toml by `./lab render`; a test holds it against drift. How to use it: docs/compose.md\n"
-    );
     let yaml = serde_saphyr::to_string_with_options(
         &whole,
         serde_saphyr::ser_options! { prefer_block_scalars: false },
     )?;
-    Ok(format!("{head}{yaml}"))
+    Ok(format!("{HEAD}{yaml}"))
 }
 
 fn recipe_addons<'a>(file: &'a LabFile, service: &'a Service) -> impl Iterator<Item = &'a str> {
