@@ -10,7 +10,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::context::Context;
-use super::signals::watch_signals;
+use super::signals::{Interrupted, watch_signals};
 use super::status::megabytes;
 use super::up;
 use crate::clients::kafka;
@@ -109,12 +109,22 @@ async fn composed(project: &Project, engine: &Engine, topology: &Topology) -> Re
     let compose = Compose::new(project, topology, &engine.arch)?;
     compose.run(&["down", "--volumes"]).await?;
     let endpoints = Endpoints::of(topology);
+    let mut cancel = watch_signals();
     let start = Instant::now();
-    let (up, first) = tokio::join!(compose.run(&["up", "--wait"]), first_aggregate(&endpoints, start));
+    let raced = tokio::select! {
+        raced = async { tokio::join!(compose.run(&["up", "--wait"]), first_aggregate(&endpoints, start)) } => Some(raced),
+        _ = cancel.wait_for(|c| *c) => None,
+    };
     let waited = start.elapsed().as_secs_f64();
     let stopping = Instant::now();
+    if raced.is_none() {
+        compose.give_up().await;
+    }
     let down = compose.run(&["down", "--volumes"]).await;
     let stopped = stopping.elapsed().as_secs_f64();
+    let Some((up, first)) = raced else {
+        return Err(Interrupted("what docker compose had started is gone".to_owned()).into());
+    };
     up?;
     down?;
     let first = first?.as_secs_f64();
@@ -135,13 +145,11 @@ async fn measure(
     up::prepare(project, engine, topology, images).await?;
     let endpoints = Endpoints::of(topology);
     let start = Instant::now();
-    let (started, first) = tokio::join!(
+    let (started, first) = tokio::try_join!(
         up::start(project, engine, topology, images, cancel),
         first_aggregate(&endpoints, start)
-    );
-    let started = started?;
+    )?;
     let ready: BTreeMap<String, Duration> = started.give_away().into_iter().collect();
-    let first = first?;
     let mut sum = (0.0, 0, 0);
     say!("\n{:<24} {:>9} {:>8} {:>9} {:>9}", "SERVICE", "READY s", "CPU s", "MEMORY", "PEAK");
     for service in &topology.services {

@@ -21,6 +21,8 @@ pub struct Compose {
     folder: PathBuf,
     text: String,
     variables: Vec<String>,
+    /// Of the container that runs docker compose.
+    name: String,
 }
 
 impl Compose {
@@ -34,6 +36,7 @@ impl Compose {
         let image = recipes.iter().find(|i| i.name == RECIPE).context("no recipe docker-compose")?;
         Ok(Self {
             image: image.reference.clone(),
+            name: topology.instance.container("docker-compose"),
             folder: project.root.canonicalize()?.join("compose"),
             text,
             variables: recipes
@@ -43,13 +46,20 @@ impl Compose {
         })
     }
 
+    /// Ends a command that was given up: without its client it would go on.
+    pub async fn give_up(&self) {
+        let mut command = tokio::process::Command::new("docker");
+        let command = command.args(["rm", "--force", &self.name]).stdout(Stdio::null()).stderr(Stdio::null());
+        let _ = command.status().await;
+    }
+
     /// Runs one command of docker compose to its end; what it printed.
     ///
     /// # Errors
     /// It ends with another code than 0; what it printed.
     pub async fn run(&self, arguments: &[&str]) -> Result<String> {
         let mut command = tokio::process::Command::new("docker");
-        command.args(["run", "--rm", "--interactive", "--network", "none"]);
+        command.args(["run", "--rm", "--interactive", "--network", "none", "--name", &self.name]);
         command.args(["--volume", "/var/run/docker.sock:/var/run/docker.sock"]);
         for variable in &self.variables {
             command.args(["--env", variable]);

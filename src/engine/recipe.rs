@@ -1,6 +1,6 @@
 //! Recipes on disk: the tag of each image (a hash of its recipe and of what it stands on) and its build context.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -85,7 +85,10 @@ fn context_files(project: &Project, recipe: &Recipe, dir: &Path) -> Result<BTree
         walk(&project.root.join(folder), folder, &mut files)?;
     }
     if recipe.program && cfg!(target_os = "linux") {
-        files.insert("program/streamlab".to_owned(), project.program.clone());
+        files.insert("program/usr/local/bin/streamlab".to_owned(), project.program.clone());
+        for library in store_libraries(&project.program)? {
+            files.insert(format!("program{}", library.display()), library);
+        }
     } else if recipe.program {
         // The host's program would not run in a container: it is compiled inside (never run so far).
         for name in ["Cargo.toml", "Cargo.lock"] {
@@ -97,6 +100,26 @@ fn context_files(project: &Project, recipe: &Recipe, dir: &Path) -> Result<BTree
     }
     Ok(files)
 }
+
+/// What a program that Nix linked needs at the same place in the image: its loader and libraries, which lie in Nix's store.
+/// Empty for any other program.
+fn store_libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let mut start = Vec::new();
+    let file =
+        std::fs::File::open(program).with_context(|| format!("{} cannot be read", program.display()))?;
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, 4096), &mut start)?;
+    if !start.windows(STORE.len()).any(|window| window == STORE.as_bytes()) {
+        return Ok(Vec::new());
+    }
+    // The loader lists what it would load, and runs nothing.
+    let listed = std::process::Command::new(program).env("LD_TRACE_LOADED_OBJECTS", "1").output()?;
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let paths = listed.split_whitespace().filter(|word| word.starts_with(STORE));
+    Ok(paths.map(PathBuf::from).collect::<BTreeSet<_>>().into_iter().collect())
+}
+
+/// Where Nix keeps what it builds.
+const STORE: &str = "/nix/store/";
 
 fn walk(dir: &Path, prefix: &str, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     let entries = std::fs::read_dir(dir).with_context(|| format!("{} cannot be read", dir.display()))?;
