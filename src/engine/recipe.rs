@@ -104,22 +104,13 @@ fn context_files(project: &Project, recipe: &Recipe, dir: &Path) -> Result<BTree
 /// What a program that Nix linked needs at the same place in the image: its loader and libraries, which lie in Nix's store.
 /// Empty for any other program.
 fn store_libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    let mut start = Vec::new();
-    let file =
-        std::fs::File::open(program).with_context(|| format!("{} cannot be read", program.display()))?;
-    std::io::Read::read_to_end(&mut std::io::Read::take(file, 4096), &mut start)?;
-    if !start.windows(STORE.len()).any(|window| window == STORE.as_bytes()) {
-        return Ok(Vec::new());
-    }
-    // The loader lists what it would load, and runs nothing.
-    let listed = std::process::Command::new(program).env("LD_TRACE_LOADED_OBJECTS", "1").output()?;
-    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    let paths = listed.split_whitespace().filter(|word| word.starts_with(STORE));
+    // The loader lists what it would load, and runs nothing; a program without a loader prints its help.
+    let listed = std::process::Command::new(program).env("LD_TRACE_LOADED_OBJECTS", "1").output();
+    let listed = listed.with_context(|| format!("{} cannot be run", program.display()))?.stdout;
+    let listed = String::from_utf8_lossy(&listed).into_owned();
+    let paths = listed.split_whitespace().filter(|word| word.starts_with("/nix/store/"));
     Ok(paths.map(PathBuf::from).collect::<BTreeSet<_>>().into_iter().collect())
 }
-
-/// Where Nix keeps what it builds.
-const STORE: &str = "/nix/store/";
 
 fn walk(dir: &Path, prefix: &str, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     let entries = std::fs::read_dir(dir).with_context(|| format!("{} cannot be read", dir.display()))?;
