@@ -95,6 +95,7 @@ async fn what_is_exported_comes_back_byte_for_byte_and_goes_on_where_it_stopped(
     let second = import();
     assert!(second.status.success() && text(&second).contains("2 of 2 images"), "{}", text(&second));
     assert!(target.join("jobs/merchants.csv").exists());
+    assert!(text(&second).contains("./lab --file tests/tiny/lab.toml up --lab tiny"), "{}", text(&second));
     // Nobody's edits are lost.
     std::fs::write(target.join("lab.toml"), "mine").unwrap();
     let refused = import();
@@ -144,6 +145,27 @@ fn what_is_not_whole_is_refused_by_name(#[case] said: &str) {
     assert!(!refused.status.success() && text(&refused).contains(said), "{}", text(&refused));
     assert!(!target.exists(), "something was unpacked");
     std::fs::remove_file(path).unwrap();
+}
+
+/// Nothing is replaced but an older bundle, and nothing half stays.
+#[test]
+fn an_export_replaces_nothing_but_a_bundle() {
+    let _alone = ENGINE.blocking_lock();
+    let folder = tempfile::tempdir_in(scratch()).unwrap();
+    let letter = folder.path().join("letter.txt");
+    std::fs::write(&letter, "dear").unwrap();
+    for target in [letter.to_str().unwrap(), folder.path().to_str().unwrap(), "/dev/null"] {
+        let refused = lab(&["bundle", "export", target]);
+        assert!(!refused.status.success() && text(&refused).contains("is no bundle"), "{}", text(&refused));
+    }
+    assert_eq!(std::fs::read(&letter).unwrap(), b"dear");
+    // What a killed export left is cleared away by the next one.
+    let path = folder.path().join("x.bundle");
+    let left = folder.path().join("x.bundle.parts");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("layer.part"), "half").unwrap();
+    let made = lab(&["bundle", "export", path.to_str().unwrap()]);
+    assert!(made.status.success() && !left.exists(), "{}", text(&made));
 }
 
 /// In a container whose only writable folder is 64 KB, with the engine's socket.
@@ -214,6 +236,18 @@ async fn a_served_bundle_is_a_registry_that_other_clients_read() {
     let config = parsed["config"]["digest"].as_str().unwrap();
     let blob = get(&format!("/v2/{repository}/blobs/{config}")).await.bytes().await.unwrap();
     assert_eq!(streamlab::bundle::sha256(&blob), config);
+    // Parts of it, as clients ask that fetch in several pieces or go on.
+    let whole = get("/bundle.json").await.bytes().await.unwrap().len();
+    assert!(whole > 100);
+    for (range, length) in [("bytes=0-99", 100), ("bytes=-50", 50)] {
+        let part = streamlab::clients::http()
+            .get(format!("{}/bundle", served.url))
+            .header("range", range)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!((part.status().as_u16(), part.bytes().await.unwrap().len()), (206, length), "{range}");
+    }
     // Read-only, and nothing but what is in it.
     for path in
         ["/v2/other/manifests/1", "/v2/a/blobs/sha256:0", "/v2/a/blobs/../../etc/passwd", "/etc/passwd"]
@@ -257,6 +291,10 @@ async fn a_fetch_goes_on_where_it_was_cut_off_and_wrong_bytes_are_thrown_away() 
     assert!(!path.exists() && !part.exists());
     teacher.fetch(repository, digest, size, &|_| ()).await.unwrap();
     assert!(std::fs::read(&path).unwrap() == whole);
+    // What lies in the cache under the right name is compared too.
+    std::fs::write(&path, b"something else").unwrap();
+    teacher.fetch(repository, digest, size, &|_| ()).await.unwrap();
+    assert!(std::fs::read(&path).unwrap() == whole);
     // A teacher who has gone home.
     drop(served);
     std::fs::remove_file(&path).unwrap();
@@ -286,7 +324,8 @@ async fn a_lab_comes_up_from_a_classroom_registry() {
     assert_eq!(after, Some(before), "another image than the teacher's");
     assert!(down.status.success(), "{}", text(&down));
     // The cache holds nothing that the engine has.
-    assert_eq!(std::fs::read_dir(cache.path().join("streamlab")).unwrap().count(), 0);
+    let left = std::fs::read_dir(cache.path().join("streamlab")).unwrap().map(|f| f.unwrap().file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["lock"]);
 
     let wrong = lab(&["--instance", "student", "up", "--detach", "--from", "http://127.0.0.1:1"]);
     assert!(!wrong.status.success() && text(&wrong).contains("does not answer"), "{}", text(&wrong));

@@ -87,6 +87,53 @@ fn every_recipe_is_read() {
     "a download without a checksum"
 )]
 #[case("lab.yml", "", "      - uses: actions/checkout@v4", "an action without the SHA")]
+#[case::apt_in_another_way(
+    "compose/images/kafka/Dockerfile",
+    "USER appuser\nWORKDIR /\n",
+    "USER root\nRUN apt -y \\\n  install curl\n",
+    "not recorded"
+)]
+#[case::add(
+    "compose/images/nix/Dockerfile",
+    "FROM ${BASE}",
+    "FROM ${BASE}\nADD https://example.org/x /x",
+    "nothing can pin"
+)]
+#[case::clone(
+    "compose/images/nix/Dockerfile",
+    "FROM ${BASE}",
+    "FROM ${BASE}\nRUN true && git clone https://example.org/x",
+    "nothing can pin"
+)]
+#[case::copy(
+    "compose/images/nix/Dockerfile",
+    "FROM ${BASE}",
+    "FROM ${BASE}\nCOPY --from=alpine:latest /x /x",
+    "COPY takes from"
+)]
+#[case::npm("compose/images/nix/Dockerfile", "FROM ${BASE}", "FROM ${BASE}\nRUN npm  i x", "without a lock")]
+#[case::pip3(
+    "compose/images/nix/Dockerfile",
+    "FROM ${BASE}",
+    "FROM ${BASE}\nRUN python3 -m pip  install x",
+    "pip without"
+)]
+#[case::curl_with_a_tab(
+    "compose/images/nix/Dockerfile",
+    "FROM ${BASE}",
+    "FROM ${BASE}\nRUN curl\t-O \\\n $URL # localhost",
+    "without a checksum"
+)]
+#[case::lower_case("compose/images/nix/Dockerfile", "FROM ${BASE}", "from alpine", "FROM names")]
+#[case::a_default("compose/images/nix/Dockerfile", "FROM ${BASE}", "FROM ${X:-alpine:latest}", "FROM names")]
+#[case::arg_default("compose/images/nix/Dockerfile", "ARG BASE", "ARG BASE=alpine", "ARG with a default")]
+#[case::two_on_a_line(
+    "compose/images/spark/Dockerfile",
+    "RUN python3 -m venv",
+    "RUN pip install x ; pip install --require-hashes y && python3 -m venv",
+    "pip without"
+)]
+#[case::action_image("lab.yml", "", "      - uses: docker://alpine", "an action without the SHA")]
 fn a_lost_pin_is_noticed(#[case] file: &str, #[case] there: &str, #[case] instead: &str, #[case] said: &str) {
     let mut files = files();
     let text = files.entry(file.to_owned()).or_default();

@@ -40,7 +40,8 @@ pub fn write_archive(
             let mut content = Hashing::new(unpacked.take(layer.unpacked));
             append(&mut archive, &format!("{}.tar", hex(&layer.diff_id)), layer.unpacked, &mut content)
                 .with_context(|| format!("layer {}", layer.digest))?;
-            if content.finish().1 != layer.diff_id {
+            let (_, diff_id, bytes) = content.finish();
+            if diff_id != layer.diff_id || bytes != layer.unpacked {
                 bail!("{reference}: layer {} does not unpack to {}", layer.digest, layer.diff_id);
             }
         }

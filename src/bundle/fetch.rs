@@ -1,7 +1,9 @@
 //! A bundle that somebody offers over HTTP: its manifest, and its blobs into a folder, going on where an earlier fetch was
 //! cut off. Nothing is used before its digest is right.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -10,7 +12,7 @@ use reqwest::header::RANGE;
 use tokio::io::AsyncWriteExt as _;
 
 use super::Hashing;
-use super::manifest::{MANIFEST, Manifest, blob};
+use super::manifest::{LARGEST_MANIFEST, MANIFEST, Manifest, blob};
 
 /// How long the other side may say nothing.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -21,6 +23,8 @@ pub struct Teacher {
     url: String,
     client: reqwest::Client,
     cache: PathBuf,
+    /// Two processes would write into one half-fetched blob. Held until the last copy of this is gone.
+    _lock: Arc<File>,
 }
 
 impl Teacher {
@@ -30,10 +34,19 @@ impl Teacher {
     /// The folder cannot be made.
     pub fn new(url: &str, cache: &Path) -> Result<Self> {
         std::fs::create_dir_all(cache).with_context(|| format!("{} cannot be made", cache.display()))?;
+        let lock = File::create(cache.join("lock"))?;
+        if lock.try_lock().is_err() {
+            bail!("another lab process is fetching into {}: wait for it, or end it", cache.display());
+        }
         // It is in this room.
         let client =
             crate::clients::plain().connect_timeout(Duration::from_secs(10)).read_timeout(SILENCE).build()?;
-        Ok(Self { url: url.trim_end_matches('/').to_owned(), client, cache: cache.to_owned() })
+        Ok(Self {
+            url: url.trim_end_matches('/').to_owned(),
+            client,
+            cache: cache.to_owned(),
+            _lock: Arc::new(lock),
+        })
     }
 
     /// What is offered.
@@ -42,13 +55,19 @@ impl Teacher {
     /// Nobody answers there, or it is no bundle.
     pub async fn manifest(&self) -> Result<Manifest> {
         let url = format!("{}/{MANIFEST}", self.url);
-        let answer = self.client.get(&url).send().await.with_context(|| {
+        let mut answer = self.client.get(&url).send().await.with_context(|| {
             format!("{url} does not answer: is `lab bundle serve` running there, and the address right?")
         })?;
         if !answer.status().is_success() {
             bail!("{url} answers {}: no bundle is offered there", answer.status());
         }
-        let bytes = answer.bytes().await.with_context(|| format!("{url} ended early"))?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = answer.chunk().await.with_context(|| format!("{url} ended early"))? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() as u64 > LARGEST_MANIFEST {
+                bail!("{url} is no bundle of streamlab: it does not end");
+            }
+        }
         Manifest::parse(&bytes).with_context(|| format!("{url} is no bundle of streamlab"))
     }
 
@@ -64,14 +83,19 @@ impl Teacher {
     pub async fn fetch(&self, repository: &str, digest: &str, size: u64, seen: &dyn Fn(u64)) -> Result<()> {
         let whole = self.path(digest);
         if whole.exists() {
-            seen(size);
-            return Ok(());
+            if digest_of(&whole).await? == digest {
+                seen(size);
+                return Ok(());
+            }
+            std::fs::remove_file(&whole)?;
         }
         let url = format!("{}/v2/{repository}/blobs/{digest}", self.url);
         let part = whole.with_extension("part");
         let mut last = None;
         // A room's network hiccups; each attempt goes on where the last one ended.
+        let mut pauses = tokio::time::interval(Duration::from_secs(1));
         for _ in 0..5 {
+            pauses.tick().await;
             match self.go_on(&url, &part, size, seen).await {
                 Ok(()) => {
                     last = None;
@@ -83,13 +107,7 @@ impl Teacher {
         if let Some(error) = last {
             return Err(error.context(format!("{url} could not be fetched; what came is kept: run it again")));
         }
-        let compared = part.clone();
-        let found = tokio::task::spawn_blocking(move || -> Result<String> {
-            let mut content = Hashing::new(std::fs::File::open(&compared)?);
-            std::io::copy(&mut content, &mut std::io::sink())?;
-            Ok(content.finish().1)
-        })
-        .await??;
+        let found = digest_of(&part).await?;
         if found != digest {
             std::fs::remove_file(&part)?;
             bail!(
@@ -121,11 +139,26 @@ impl Teacher {
             status => bail!("it answers {status}"),
         }
         while let Some(chunk) = answer.chunk().await? {
+            if there + chunk.len() as u64 > size {
+                file.set_len(0).await?;
+                bail!("it sends more than the {size} bytes that were named");
+            }
             file.write_all(&chunk).await.context("the cache folder cannot be written (is the disk full?)")?;
             there += chunk.len() as u64;
             seen(chunk.len() as u64);
         }
-        file.flush().await?;
+        // A finished name must not outlive a power cut that its bytes did not.
+        file.sync_all().await?;
         if there == size { Ok(()) } else { Err(anyhow!("it ended after {there} of {size} bytes")) }
     }
+}
+
+async fn digest_of(path: &Path) -> Result<String> {
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || {
+        let mut content = Hashing::new(std::fs::File::open(&path)?);
+        std::io::copy(&mut content, &mut std::io::sink())?;
+        Ok(content.finish().1)
+    })
+    .await?
 }

@@ -2,25 +2,44 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, Read, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
-use super::manifest::{MANIFEST, Manifest, blob};
+use super::manifest::{LARGEST_MANIFEST, MANIFEST, Manifest, blob};
 use super::{Blobs, Hashing};
-
-/// The manifest is a list of names: more than this is no manifest.
-const LARGEST_MANIFEST: u64 = 16 << 20;
 
 /// An opened bundle, whose manifest hangs together; [`BundleFile::verify`] compares the bytes.
 #[derive(Debug)]
 pub struct BundleFile {
     path: PathBuf,
+    /// Opened once: a file that takes this one's name meanwhile is another bundle.
+    file: Arc<File>,
     /// What it holds.
     pub manifest: Manifest,
     /// Entry → where its bytes begin, and how many there are.
     places: BTreeMap<String, (u64, u64)>,
+}
+
+/// Whether a bundle may be written there: nothing is replaced but an older bundle.
+///
+/// # Errors
+/// Something else is there.
+pub fn check_target(path: &Path) -> Result<()> {
+    let Ok(there) = path.symlink_metadata() else { return Ok(()) };
+    // An entry's name stands first in a tar archive; a bundle of another version is one too.
+    let begins = || {
+        let mut name = [0; MANIFEST.len() + 1];
+        File::open(path)?.read_exact(&mut name)?;
+        Ok::<_, std::io::Error>(name.starts_with(MANIFEST.as_bytes()) && name.ends_with(&[0]))
+    };
+    if !there.is_file() || !begins().unwrap_or(false) {
+        bail!("{} is there and is no bundle: it is not replaced. Name another file.", path.display());
+    }
+    Ok(())
 }
 
 /// Writes a bundle; `first` are entries that people take out by hand. The file appears whole or not at all.
@@ -29,18 +48,27 @@ pub struct BundleFile {
 /// It cannot be written.
 pub fn pack_file(path: &Path, mut manifest: Manifest, blobs: &Blobs, first: &[&str]) -> Result<Manifest> {
     manifest.entries.clone_from(&blobs.entries);
-    let part = PathBuf::from(format!("{}.part", path.display()));
-    let unwritable = || format!("{} cannot be written", part.display());
-    let file = File::create(&part).with_context(unwritable)?;
-    let written = write(file, &manifest, blobs, first).with_context(unwritable);
-    if let Err(error) = written.and_then(|()| Ok(std::fs::rename(&part, path)?)) {
-        let _ = std::fs::remove_file(&part);
-        return Err(error);
-    }
+    let unwritable = || format!("{} cannot be written", path.display());
+    check_target(path)?;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let part = tempfile::NamedTempFile::new_in(folder).with_context(unwritable)?;
+    write(part.as_file(), &manifest, blobs, first).with_context(unwritable)?;
+    readable(part.as_file()).with_context(unwritable)?;
+    part.persist(path).map_err(|e| e.error).with_context(unwritable)?;
     Ok(manifest)
 }
 
-fn write(file: File, manifest: &Manifest, blobs: &Blobs, first: &[&str]) -> Result<()> {
+/// A temporary file is its owner's alone; a bundle is for copying.
+fn readable(file: &File) -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    }
+    Ok(())
+}
+
+fn write(file: &File, manifest: &Manifest, blobs: &Blobs, first: &[&str]) -> Result<()> {
     let mut archive = tar::Builder::new(std::io::BufWriter::new(file));
     let text = manifest.text()?;
     append(&mut archive, MANIFEST, text.len() as u64, text.as_bytes())?;
@@ -69,15 +97,17 @@ impl BundleFile {
     /// It is no bundle, or half of one, or one of another format.
     pub fn open(path: &Path) -> Result<Self> {
         let shown = path.display();
-        let file = File::open(path).with_context(|| format!("{shown} cannot be opened"))?;
-        let mut archive = tar::Archive::new(BufReader::new(file));
+        let file = Arc::new(File::open(path).with_context(|| format!("{shown} cannot be opened"))?);
+        let mut archive = tar::Archive::new(BufReader::new(file.as_ref()));
         let mut manifest = None;
         let mut places = BTreeMap::new();
         let foreign =
             || format!("{shown} is no bundle of streamlab (a tar archive that begins with {MANIFEST})");
-        for entry in archive.entries_with_seek().with_context(foreign)? {
+        // What a foreign file holds is not repeated: it may be anything.
+        for entry in archive.entries_with_seek().map_err(|_| anyhow!(foreign()))? {
             let half = || format!("{shown} ends early or is damaged: copy or export it again");
-            let mut entry = entry.with_context(|| if manifest.is_none() { foreign() } else { half() })?;
+            let mut entry =
+                entry.map_err(|_| anyhow!(if manifest.is_none() { foreign() } else { half() }))?;
             let name = entry.path().with_context(half)?.to_string_lossy().into_owned();
             if manifest.is_none() {
                 if name != MANIFEST || entry.size() > LARGEST_MANIFEST {
@@ -91,7 +121,7 @@ impl BundleFile {
             }
         }
         let manifest = manifest.with_context(foreign)?;
-        Ok(Self { path: path.to_owned(), manifest, places })
+        Ok(Self { path: path.to_owned(), file, manifest, places })
     }
 
     /// Compares every entry with its digest; `seen` is told how many bytes were compared.
@@ -104,6 +134,16 @@ impl BundleFile {
             bail!(
                 "{shown} holds {name}, which its manifest does not name: it was changed after it was written"
             );
+        }
+        // Sizes first: a copy that broke off is said at once.
+        for (name, entry) in &self.manifest.entries {
+            let there = self.place(name).map_or(0, |(_, size)| size);
+            if there != entry.size {
+                bail!(
+                    "{shown} is damaged at {name}: {there} bytes instead of {}.\n  Nothing was used. Copy or export it again.",
+                    entry.size
+                );
+            }
         }
         for (name, entry) in &self.manifest.entries {
             let mut content = Hashing::new(self.entry(name)?);
@@ -129,9 +169,7 @@ impl BundleFile {
         let shown = self.path.display();
         let (at, size) =
             self.place(name).with_context(|| format!("{shown} is not whole: {name} is missing"))?;
-        let mut file = File::open(&self.path).with_context(|| format!("{shown} cannot be opened"))?;
-        file.seek(SeekFrom::Start(at))?;
-        Ok(BufReader::with_capacity(1 << 20, file).take(size))
+        Ok(BufReader::with_capacity(1 << 20, Part { file: Arc::clone(&self.file), at, left: size }))
     }
 
     /// Where an entry's bytes begin in the file, and how many there are.
@@ -147,9 +185,39 @@ impl BundleFile {
         Ok(Box::new(self.entry(&blob(digest))?))
     }
 
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Bytes of the whole file.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub fn size(&self) -> std::io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    /// `length` bytes from `at` on.
+    ///
+    /// # Errors
+    /// It ends before.
+    pub fn read_at(&self, at: u64, length: usize) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, at)?;
+        Ok(bytes)
+    }
+}
+
+/// A part of a file, read without a place of its own in it.
+struct Part {
+    file: Arc<File>,
+    at: u64,
+    left: u64,
+}
+
+impl Read for Part {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let read = self.file.read_at(&mut buffer[..length], self.at)?;
+        self.at += read as u64;
+        self.left -= read as u64;
+        Ok(read)
     }
 }
 
@@ -162,7 +230,8 @@ mod tests {
         blobs.add_as("README.txt", b"read me").unwrap();
         blobs.add_as("streamlab", &vec![7; 100_000]).unwrap();
         let path = folder.join("x.bundle");
-        pack_file(&path, Manifest::new("tiny", "local", "amd64"), &blobs, &["README.txt"]).unwrap();
+        pack_file(&path, Manifest::new("tiny", "lab.toml", "local", "amd64"), &blobs, &["README.txt"])
+            .unwrap();
         path
     }
 

@@ -9,6 +9,8 @@ use super::sha256;
 
 /// Name of the manifest in a bundle.
 pub const MANIFEST: &str = "bundle.json";
+/// The manifest is a list of names: more bytes than this are no manifest.
+pub(super) const LARGEST_MANIFEST: u64 = 16 << 20;
 /// The format that this program writes and reads.
 const FORMAT: u32 = 1;
 
@@ -22,6 +24,8 @@ pub struct Manifest {
     pub version: String,
     /// Lab it was made for.
     pub lab: String,
+    /// The definition that has this lab: a path in the project.
+    pub definition: String,
     /// Image source: `local` or `upstream`.
     pub source: String,
     /// Architecture of the images and the program, as the engine names it.
@@ -68,11 +72,12 @@ pub struct Layer {
 
 impl Manifest {
     /// An empty bundle.
-    pub fn new(lab: &str, source: &str, architecture: &str) -> Self {
+    pub fn new(lab: &str, definition: &str, source: &str, architecture: &str) -> Self {
         Self {
             streamlab_bundle: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             lab: lab.to_owned(),
+            definition: definition.to_owned(),
             source: source.to_owned(),
             architecture: architecture.to_owned(),
             images: BTreeMap::new(),
@@ -97,16 +102,30 @@ impl Manifest {
             );
         }
         let manifest: Self = serde_json::from_slice(bytes).context("it is malformed")?;
+        // These are printed, and one becomes a folder's name: nothing that a terminal or a shell would take otherwise.
+        let words = [&manifest.version, &manifest.lab, &manifest.source, &manifest.architecture];
+        if let Some(word) = words.into_iter().find(|w| !is_word(w)) {
+            bail!("{word:?} is no name");
+        }
+        if !is_inside(&manifest.definition) {
+            bail!("its definition {:?} is no plain path", manifest.definition);
+        }
+        let unpacked = manifest.images.values().flat_map(|i| &i.layers).map(|l| l.unpacked);
+        let sizes = manifest.entries.values().map(|e| e.size).chain(unpacked);
+        if sizes.fold(0_u64, u64::saturating_add) > LARGEST {
+            bail!("it would be larger than {LARGEST} bytes");
+        }
         for (name, entry) in &manifest.entries {
-            let inside = !name.is_empty()
-                && !name.starts_with('/')
-                && name.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
-            if !inside {
+            if !is_inside(name) {
                 bail!("it names an entry {name:?}, which is no plain path");
             }
             check_digest(&entry.digest).with_context(|| format!("entry {name}"))?;
         }
         for (reference, image) in &manifest.images {
+            let valid = reference.split(['/', ':']).all(is_word) && reference.contains(':');
+            if !valid {
+                bail!("{reference:?} is no image's name and tag");
+            }
             let layers = image.layers.iter().map(|l| &l.digest);
             for digest in [&image.manifest, &image.config].into_iter().chain(layers) {
                 let entry = manifest.entries.get(&blob(digest));
@@ -140,6 +159,21 @@ impl Manifest {
     }
 }
 
+/// No lab is larger, in bytes.
+const LARGEST: u64 = 1 << 40;
+
+fn is_word(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    !text.is_empty() && text.len() <= 128 && !text.starts_with('.') && text.chars().all(plain)
+}
+
+/// A relative path of plain names, none of which leads upwards.
+pub(super) fn is_inside(path: &str) -> bool {
+    !path.is_empty()
+        && !path.chars().any(char::is_control)
+        && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+}
+
 /// The entry that holds a blob.
 pub(super) fn blob(digest: &str) -> String {
     format!("blobs/{}", digest.replace(':', "/"))
@@ -157,7 +191,7 @@ mod tests {
     use super::*;
 
     fn sample() -> Manifest {
-        let mut manifest = Manifest::new("transactions", "local", "amd64");
+        let mut manifest = Manifest::new("transactions", "lab.toml", "local", "amd64");
         let digests: Vec<String> = (0..3).map(|n| sha256(&[n])).collect();
         for digest in &digests {
             manifest.entries.insert(blob(digest), Entry { digest: digest.clone(), size: 1 });
@@ -179,7 +213,15 @@ mod tests {
     #[test]
     fn each_mistake_is_named() {
         type Spoil = fn(&mut Manifest);
-        let cases: [(Spoil, &str); 5] = [
+        let cases: [(Spoil, &str); 10] = [
+            (|m| m.lab = "x/../../evil".to_owned(), "is no name"),
+            (|m| m.lab = "x\u{1b}[31m".to_owned(), "is no name"),
+            (|m| m.definition = "../lab.toml".to_owned(), "no plain path"),
+            (|m| m.entries.values_mut().for_each(|e| e.size = u64::MAX), "larger than"),
+            (
+                |m| m.images = m.images.values().map(|i| ("a b".to_owned(), i.clone())).collect(),
+                "no image's name",
+            ),
             (|m| m.streamlab_bundle = 2, "format 2"),
             (|m| drop(m.entries.pop_first()), "not among its entries"),
             (

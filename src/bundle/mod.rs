@@ -16,7 +16,7 @@ mod serve;
 pub use archive::write_archive;
 pub use digest::{Hashing, sha256};
 pub use fetch::Teacher;
-pub use file::{BundleFile, pack_file};
+pub use file::{BundleFile, check_target, pack_file};
 pub use manifest::{BundleImage, Entry, Layer, MANIFEST, Manifest};
 pub use pack::{Blobs, pack_images};
 pub use project::{pack_project, place, unpack_project};

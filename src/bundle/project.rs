@@ -2,12 +2,19 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Component, Path};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use super::manifest::is_inside;
+
 /// What belongs to one machine only.
 const LEFT_OUT: [&str; 3] = ["target", "compose/.env", "streamlab"];
+
+/// Bytes of one file; a project is text and small data.
+const LARGEST_FILE: u64 = 64 << 20;
+/// Bytes of all files.
+const LARGEST_PROJECT: u64 = 512 << 20;
 
 /// The files of a checkout as a compressed archive, the same for the same files.
 ///
@@ -22,17 +29,15 @@ pub fn pack_project(root: &Path) -> Result<Vec<u8>> {
 }
 
 fn append(archive: &mut tar::Builder<impl std::io::Write>, root: &Path, folder: &str) -> Result<()> {
-    let unreadable = || format!("{folder} cannot be read");
+    let unreadable = || format!("{} cannot be read", root.join(folder).display());
     let mut names = Vec::new();
     for entry in std::fs::read_dir(root.join(folder)).with_context(unreadable)? {
         names.push(entry.with_context(unreadable)?.file_name().to_string_lossy().into_owned());
     }
     names.sort();
     for name in names {
-        let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
-        let hidden = name.starts_with('.')
-            && ![".ci", ".github", ".gitignore", ".gitattributes"].contains(&name.as_str());
-        if hidden || name == "__pycache__" || name.contains(".bundle") || LEFT_OUT.contains(&path.as_str()) {
+        let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+        if !belongs(&path) {
             continue;
         }
         let file = root.join(&path);
@@ -40,10 +45,28 @@ fn append(archive: &mut tar::Builder<impl std::io::Write>, root: &Path, folder: 
         if kind.is_dir() {
             append(archive, root, &path)?;
         } else if kind.is_file() {
+            if kind.len() > LARGEST_FILE {
+                bail!(
+                    "{path} has more than {LARGEST_FILE} bytes and would go into the bundle: move it out of the checkout"
+                );
+            }
             archive.append_path_with_name(&file, &path).with_context(|| format!("{path} cannot be read"))?;
         }
     }
     Ok(())
+}
+
+/// Whether a path is part of a project: packed and unpacked by the same rule.
+fn belongs(path: &str) -> bool {
+    let hidden = |part: &str| {
+        part.starts_with('.') && ![".ci", ".github", ".gitignore", ".gitattributes"].contains(&part)
+    };
+    let left_out = LEFT_OUT.iter().any(|out| path == *out || path.starts_with(&format!("{out}/")));
+    // A bundle that was written into the checkout, and its parts while it is written.
+    let bundle = |part: &str| part.ends_with(".bundle") || part.ends_with(".parts");
+    is_inside(path)
+        && !left_out
+        && !path.split('/').any(|part| hidden(part) || bundle(part) || part == "__pycache__")
 }
 
 /// Unpacks a project into `target`. Files that are there with the same bytes stay: an interrupted unpacking goes on.
@@ -52,13 +75,16 @@ fn append(archive: &mut tar::Builder<impl std::io::Write>, root: &Path, folder: 
 /// A file that is there with other bytes (nothing is overwritten), or the disk is full.
 pub fn unpack_project(packed: impl Read, target: &Path) -> Result<()> {
     let mut archive = tar::Archive::new(zstd::Decoder::new(packed)?);
+    let mut total = 0;
     for entry in archive.entries()? {
         let mut entry = entry.context("the project's archive is damaged")?;
         let path = entry.path()?.into_owned();
-        if !path.components().all(|c| matches!(c, Component::Normal(_)))
-            || !entry.header().entry_type().is_file()
-        {
-            bail!("the project's archive holds {}, which is no plain file in it", path.display());
+        if !path.to_str().is_some_and(belongs) || !entry.header().entry_type().is_file() {
+            bail!("the project's archive holds {}, which is no plain file of a project", path.display());
+        }
+        total += entry.size();
+        if entry.size() > LARGEST_FILE || total > LARGEST_PROJECT {
+            bail!("the project's archive is larger than any project");
         }
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes).context("the project's archive is damaged")?;

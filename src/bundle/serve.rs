@@ -1,6 +1,5 @@
 //! A bundle offered to a classroom: a read-only registry over the OCI distribution protocol, the manifest, and the whole file.
 
-use std::io::{Read as _, Seek as _, SeekFrom};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -47,7 +46,9 @@ async fn page(State(bundle): Offered, headers: HeaderMap) -> Response {
         "Streamlab: the lab {lab}, for {} (bundle {fingerprint}).\n\n\
          With a checkout:     ./lab up --from http://{host}\n\
          With nothing at all: curl -o {lab}.bundle http://{host}/bundle\n\
-         \x20                    tar -xf {lab}.bundle streamlab && ./streamlab bundle import {lab}.bundle\n",
+         \x20                    tar -xf {lab}.bundle streamlab && ./streamlab bundle import {lab}.bundle\n\
+         \x20                    cd streamlab-{lab} && ./lab up\n\n\
+         The import says which bundle it is: compare it with {fingerprint} on the teacher's screen.\n",
         bundle.manifest.architecture
     )
     .into_response()
@@ -61,8 +62,8 @@ async fn manifest(State(bundle): Offered) -> Response {
 }
 
 async fn whole(State(bundle): Offered, headers: HeaderMap) -> Response {
-    match bundle.path().metadata() {
-        Ok(data) => part(&bundle, 0, data.len(), &headers, "application/x-tar"),
+    match bundle.size() {
+        Ok(size) => part(&bundle, 0, size, &headers, "application/x-tar"),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
@@ -93,45 +94,48 @@ async fn registry(State(bundle): Offered, Path(path): Path<String>, headers: Hea
     response
 }
 
-/// The bytes `from-` on that a Range header asks for, of `size` bytes at `at`.
+/// What a Range header asks for of `size` bytes at `at`; all of them where it asks for nothing.
 fn part(bundle: &Arc<BundleFile>, at: u64, size: u64, headers: &HeaderMap, kind: &'static str) -> Response {
-    let asked = headers.get(header::RANGE).and_then(|r| r.to_str().ok());
-    let from = asked.and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<u64>().ok());
-    if from.is_some_and(|from| from >= size) {
+    let asked = headers.get(header::RANGE).and_then(|r| range(r.to_str().ok()?, size));
+    if asked.is_some_and(|(from, to)| from >= to) {
         let range = [(header::CONTENT_RANGE, format!("bytes */{size}"))];
         return (StatusCode::RANGE_NOT_SATISFIABLE, range).into_response();
     }
-    let start = from.unwrap_or_default();
+    let (start, end) = asked.unwrap_or((0, size));
     let bundle = Arc::clone(bundle);
-    let chunks = futures::stream::try_unfold((at + start, size - start), move |(position, left)| {
+    let chunks = futures::stream::try_unfold((at + start, end - start), move |(position, left)| {
         let bundle = Arc::clone(&bundle);
         async move {
             if left == 0 {
                 return Ok(None);
             }
             let length = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
-            let read = tokio::task::spawn_blocking(move || read_at(&bundle, position, length));
-            let bytes = read.await.map_err(std::io::Error::other)??;
+            let read = tokio::task::spawn_blocking(move || bundle.read_at(position, length));
+            let bytes = Bytes::from(read.await.map_err(std::io::Error::other)??);
             Ok::<_, std::io::Error>(Some((bytes, (position + length as u64, left - length as u64))))
         }
     });
     let mut response = Response::builder()
         .header(header::CONTENT_TYPE, kind)
-        .header(header::CONTENT_LENGTH, size - start)
+        .header(header::CONTENT_LENGTH, end - start)
         .header(header::ACCEPT_RANGES, "bytes");
-    if from.is_some() {
+    if asked.is_some() {
         response = response
             .status(StatusCode::PARTIAL_CONTENT)
-            .header(header::CONTENT_RANGE, format!("bytes {start}-{}/{size}", size - 1));
+            .header(header::CONTENT_RANGE, format!("bytes {start}-{}/{size}", end - 1));
     }
     let body = Body::from_stream(chunks);
     response.body(body).unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
-fn read_at(bundle: &BundleFile, position: u64, length: usize) -> std::io::Result<Bytes> {
-    let mut file = std::fs::File::open(bundle.path())?;
-    file.seek(SeekFrom::Start(position))?;
-    let mut bytes = vec![0; length];
-    file.read_exact(&mut bytes)?;
-    Ok(bytes.into())
+/// First byte and the one after the last of `bytes=a-b`, `bytes=a-` or `bytes=-n`; none for anything else, which HTTP lets a
+/// server answer with everything.
+fn range(header: &str, size: u64) -> Option<(u64, u64)> {
+    let (from, to) = header.strip_prefix("bytes=")?.split_once('-')?;
+    match (from.is_empty(), to.is_empty()) {
+        (false, true) => Some((from.parse().ok()?, size)),
+        (false, false) => Some((from.parse().ok()?, to.parse::<u64>().ok()?.saturating_add(1).min(size))),
+        (true, false) => Some((size.saturating_sub(to.parse().ok()?), size)),
+        (true, true) => None,
+    }
 }

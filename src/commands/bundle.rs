@@ -14,8 +14,8 @@ use super::progress::bytes_progress;
 use super::signals::{Interrupted, watch_signals};
 use super::up::prepare;
 use crate::bundle::{
-    Blobs, BundleFile, BundleImage, Manifest, Teacher, pack_file, pack_images, pack_project, place, serve,
-    unpack_project, write_archive,
+    Blobs, BundleFile, BundleImage, Manifest, Teacher, check_target, pack_file, pack_images, pack_project,
+    place, serve, unpack_project, write_archive,
 };
 use crate::engine::{Engine, Source, recipe_images};
 use crate::lock::Platform;
@@ -66,12 +66,34 @@ pub(super) struct ServeArgs {
     #[arg(value_name = "FILE")]
     bundle: PathBuf,
     /// Address and port that the classroom reaches, such as 192.168.1.10:5000.
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     listen: SocketAddr,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "this takes an address of this machine and a port, such as 192.168.1.10:5000".to_owned())
+}
+
+/// The address of somebody who offers a bundle.
+pub(super) fn url(text: &str) -> Result<String, String> {
+    match text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) {
+        Some(rest) if !rest.is_empty() => Ok(text.to_owned()),
+        _ => Err("this takes a URL, such as http://192.168.1.10:5000".to_owned()),
+    }
 }
 
 pub(super) async fn run(context: &Context, bundle: Bundle) -> Result<()> {
     let mut cancel = watch_signals();
+    let half_written = match &bundle {
+        Bundle::Export(args) => Some(parts(&args.bundle)),
+        _ => None,
+    };
+    let given_up = match &bundle {
+        Bundle::Export(_) => "no bundle was written",
+        Bundle::Import(_) => "what is there already is not done twice",
+        Bundle::Serve(_) => "nothing is offered any more",
+    };
     let work = async {
         match bundle {
             Bundle::Export(args) => export(context, args).await,
@@ -81,12 +103,20 @@ pub(super) async fn run(context: &Context, bundle: Bundle) -> Result<()> {
     };
     tokio::select! {
         done = work => done,
-        _ = cancel.wait_for(|c| *c) => Err(Interrupted("what is there already is not done twice".to_owned()).into()),
+        _ = cancel.wait_for(|c| *c) => {
+            if let Some(folder) = half_written {
+                let _ = std::fs::remove_dir_all(folder);
+            }
+            Err(Interrupted(given_up.to_owned()).into())
+        }
     }
 }
 
 async fn export(context: &Context, args: ExportArgs) -> Result<()> {
     let project = context.project()?;
+    check_target(&args.bundle)?;
+    let definition = project.path.strip_prefix(project.root.canonicalize()?).unwrap_or(&project.path);
+    let definition = definition.to_str().context("the definition's path must be UTF-8")?.to_owned();
     let topology = project.topology(args.lab.as_deref(), Instance::documented())?;
     let engine = Engine::connect().await?;
     let (source, resolved) = prepare(&project, &engine, &topology, args.images).await?;
@@ -98,14 +128,10 @@ async fn export(context: &Context, args: ExportArgs) -> Result<()> {
         }
     }
     let references = references(&project, &engine, &topology, source)?;
-    let folder = args.bundle.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let spool = tempfile::Builder::new()
-        .prefix(".streamlab-")
-        .tempdir_in(folder)
-        .with_context(|| format!("{} cannot be written", folder.display()))?;
+    let (spool, _lock) = spool(&args.bundle)?;
     let names: Vec<&str> = references.iter().map(String::as_str).collect();
     say!("packing {} images", names.len());
-    let spool_path = spool.path().to_owned();
+    let spool_path = spool.clone();
     let (mut blobs, images) = engine
         .save_images(&names, move |archive| {
             let mut blobs = Blobs::new(&spool_path);
@@ -116,7 +142,7 @@ async fn export(context: &Context, args: ExportArgs) -> Result<()> {
     if let Some(lost) = references.iter().find(|r| !images.contains_key(*r)) {
         bail!("the engine did not save {lost}: was it removed meanwhile? Run it again.");
     }
-    let mut manifest = Manifest::new(&topology.lab, label(source), &engine.arch);
+    let mut manifest = Manifest::new(&topology.lab, &definition, label(source), &engine.arch);
     manifest.images = images;
     let program = std::fs::read(&project.program)
         .with_context(|| format!("{} cannot be read", project.program.display()))?;
@@ -126,7 +152,9 @@ async fn export(context: &Context, args: ExportArgs) -> Result<()> {
     blobs.add_as("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     let index = index(&manifest, &blobs);
     blobs.add_as("index.json", index.as_bytes())?;
-    let manifest = pack_file(&args.bundle, manifest, &blobs, &[README, PROGRAM, PROJECT])?;
+    let packed = pack_file(&args.bundle, manifest, &blobs, &[README, PROGRAM, PROJECT]);
+    std::fs::remove_dir_all(&spool).with_context(|| format!("{} cannot be removed", spool.display()))?;
+    let manifest = packed?;
     let size = std::fs::metadata(&args.bundle)?.len();
     say!(
         "wrote {}: lab {}, {} images, {} MB, bundle {}",
@@ -137,6 +165,38 @@ async fn export(context: &Context, args: ExportArgs) -> Result<()> {
         manifest.fingerprint()?
     );
     Ok(())
+}
+
+fn parts(bundle: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.parts", bundle.display()))
+}
+
+/// A folder beside the bundle for its parts, which are as large as itself. What a killed export left there goes.
+fn spool(bundle: &Path) -> Result<(PathBuf, std::fs::File)> {
+    let spool = parts(bundle);
+    let unwritable = || format!("{} cannot be written", spool.display());
+    std::fs::create_dir_all(&spool).with_context(unwritable)?;
+    let lock = std::fs::File::create(spool.join("lock")).with_context(unwritable)?;
+    if lock.try_lock().is_err() {
+        bail!("another export is writing {}: wait for it, or end it", bundle.display());
+    }
+    for entry in std::fs::read_dir(&spool).with_context(unwritable)? {
+        let path = entry.with_context(unwritable)?.path();
+        if !path.ends_with("lock") {
+            std::fs::remove_file(&path).with_context(|| format!("{} cannot be removed", path.display()))?;
+        }
+    }
+    Ok((spool, lock))
+}
+
+/// What to run in the unpacked project.
+fn next_step(manifest: &Manifest) -> String {
+    let source = if manifest.source == "upstream" { " --images upstream" } else { "" };
+    let file = match manifest.definition.as_str() {
+        "lab.toml" => String::new(),
+        other => format!(" --file {other}"),
+    };
+    format!("./lab{file} up --lab {}{source}", manifest.lab)
 }
 
 fn label(source: Source) -> &'static str {
@@ -169,8 +229,12 @@ fn readme(manifest: &Manifest) -> String {
         "Streamlab {}: the lab {} for {}, with everything it needs but a Docker engine.\n\n\
          \x20 tar -xf THIS-FILE streamlab\n\
          \x20 ./streamlab bundle import THIS-FILE\n\
-         \x20 cd streamlab-{} && ./lab up\n",
-        manifest.version, manifest.lab, manifest.architecture, manifest.lab
+         \x20 cd streamlab-{} && {}\n",
+        manifest.version,
+        manifest.lab,
+        manifest.architecture,
+        manifest.lab,
+        next_step(manifest)
     )
 }
 
@@ -207,23 +271,24 @@ async fn import(context: &Context, args: ImportArgs) -> Result<()> {
     say!("{} is whole: bundle {}", args.bundle.display(), bundle.manifest.fingerprint()?);
     let engine = Engine::connect().await?;
     same_machine(&bundle.manifest, &engine)?;
-    let all: BTreeMap<String, BundleImage> = bundle.manifest.images.clone();
-    let blobs = Arc::clone(&bundle);
-    load(&engine, all, move |digest| blobs.blob(digest)).await?;
+    // The project first: what stands in its way is said before gigabytes are loaded, and its lock says which public images
+    // may come.
     let into = args.into.unwrap_or_else(|| PathBuf::from(format!("streamlab-{}", bundle.manifest.lab)));
     unpack_project(bundle.entry(PROJECT)?, &into)?;
     let mut program = Vec::new();
     bundle.entry(PROGRAM)?.read_to_end(&mut program)?;
     place(&into.join(PROGRAM), &program, true)?;
     say!("the project is in {}", into.display());
+    check_pins(&into, &engine, &bundle.manifest.images)?;
+    let blobs = Arc::clone(&bundle);
+    load(&engine, bundle.manifest.images.clone(), move |digest| blobs.blob(digest)).await?;
     if !engine.instance(&context.instance).await?.is_down() {
         say!(
             "note: instance {} is up. It goes on as it is; to run the one from this bundle, stop it first: ./lab down",
             context.instance
         );
     }
-    let source = if bundle.manifest.source == "upstream" { " --images upstream" } else { "" };
-    say!("next: cd {} && ./lab up{source}", into.display());
+    say!("next: cd '{}' && {}", into.display(), next_step(&bundle.manifest));
     Ok(())
 }
 
@@ -286,12 +351,18 @@ async fn is_there(engine: &Engine, reference: &str, image: &BundleImage) -> Resu
     }
 }
 
-/// Public images must be those that this checkout's lock pins.
-fn check_pins(project: &Project, engine: &Engine, images: &BTreeMap<String, BundleImage>) -> Result<()> {
-    let lock = lock_entries(&project.root)?;
+/// Only the lab's own images and those public ones that the lock of the checkout `root` pins: no other tag of the engine's is
+/// touched.
+fn check_pins(root: &Path, engine: &Engine, images: &BTreeMap<String, BundleImage>) -> Result<()> {
+    let lock = lock_entries(root)?;
     let platform = Platform::ALL.into_iter().find(|p| p.architecture() == engine.arch);
     for (reference, image) in images {
-        let Some(entry) = lock.get(reference) else { continue };
+        if reference.starts_with("streamlab/") {
+            continue;
+        }
+        let Some(entry) = lock.get(reference) else {
+            bail!("the bundle holds {reference}, which images.lock.json does not pin: it is not used");
+        };
         let pinned = platform.and_then(|p| entry.platforms.get(&p)).map(|p| p.config.as_str());
         if pinned != Some(&image.config) {
             bail!(
@@ -353,7 +424,7 @@ pub(super) async fn take_from(
             None => lacking.push(reference),
         }
     }
-    check_pins(project, engine, &wanted)?;
+    check_pins(&project.root, engine, &wanted)?;
     if !lacking.is_empty() {
         bail!(
             "{url} was made from another checkout: it does not hold {}.\n  Take the same checkout as the teacher (git log -1 on both), or the whole bundle: {url}",

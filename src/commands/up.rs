@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use anyhow::{Result, bail};
 use tokio::sync::watch;
 
-use super::bundle::take_from;
+use super::bundle::{take_from, url};
 use super::context::{Context, same_definition};
 use super::progress::{build_progress, start_progress};
 use super::signals::{Interrupted, watch_signals};
@@ -29,7 +29,7 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value = "local")]
     images: Source,
     /// Take images from somebody who runs `lab bundle serve`, such as http://192.168.1.10:5000.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = url)]
     from: Option<String>,
     /// Return when every service is ready, without the live line.
     #[arg(long)]

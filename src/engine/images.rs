@@ -191,7 +191,10 @@ impl Engine {
         for image in self.docker.list_images(Some(options)).await? {
             let recipe = image.labels.get(RECIPE_LABEL).cloned().unwrap_or_default();
             let tags: Vec<_> = image.repo_tags.into_iter().filter(|t| !t.starts_with("<none>")).collect();
-            if tags.is_empty() {
+            // An image that somebody built on one of ours has its label too.
+            let (tags, others): (Vec<_>, Vec<_>) =
+                tags.into_iter().partition(|t| t.starts_with("streamlab/"));
+            if tags.is_empty() && others.is_empty() {
                 found.push(BuiltImage {
                     recipe: recipe.clone(),
                     reference: None,

@@ -169,68 +169,117 @@ fn pinned_steps(text: &str) -> Rows {
     rows
 }
 
-/// What a recipe's or workflow's steps download without the file or the option that pins it.
+/// What a recipe's or workflow's steps download without the file or the option that pins it. It knows the ways that are in
+/// use, and refuses those that nothing could pin.
 fn unpinned_steps(path: &str, text: &str, files: &BTreeMap<String, String>) -> Vec<String> {
     let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
     let beside = |name: &str| files.keys().any(|p| p.starts_with(&format!("{folder}/{name}")));
-    let mut mistakes = Vec::new();
-    let mut say = |line: usize, what: &str| mistakes.push(format!("{path}:{}: {what}", line + 1));
     let holds = |word: &str| text.contains(word);
-    let mut stages: Vec<&str> = Vec::new();
+    let recipe = path.starts_with("compose/");
+    let mut stages: Vec<String> = Vec::new();
+    let mut mistakes = Vec::new();
+    for (line, step) in steps(text) {
+        let words: Vec<&str> = step.split(' ').collect();
+        let has = |word: &str| words.contains(&word);
+        let (first, second) = (words[0], words.get(1).copied().unwrap_or_default());
+        let mut say = |what: &str| mistakes.push(format!("{path}:{line}: {what}"));
+        if recipe && first == "from" {
+            let base = words[1..].iter().find(|w| !w.starts_with("--")).copied().unwrap_or_default();
+            if !is_known_image(base, &stages) {
+                say("FROM names an image without a digest");
+            }
+            if let Some(at) = words.iter().position(|w| *w == "as") {
+                stages.extend(words.get(at + 1).map(|w| (*w).to_owned()));
+            }
+        }
+        let from = words.iter().find_map(|w| w.strip_prefix("--from="));
+        if recipe && first == "copy" && from.is_some_and(|image| !is_known_image(image, &stages)) {
+            say("COPY takes from an image without a digest");
+        }
+        if recipe && first == "arg" && second.contains('=') {
+            say("an ARG with a default may be an image without a digest");
+        }
+        if recipe && (first == "add" || step.starts_with("git clone") || step.contains(" git clone")) {
+            say("a download that nothing can pin: fetch it by a package manager with a lock");
+        }
+        if let Some((_, action)) = step.split_once("uses: ") {
+            let pin = action.split(' ').next().unwrap_or_default();
+            let sha = pin.split_once('@').and_then(|(_, sha)| hex(sha, 40).or_else(|| sha256(sha)));
+            if !pin.starts_with("./") && sha.is_none() {
+                say("an action without the SHA of its commit");
+            }
+        }
+        let names = |program: &str| words.iter().any(|w| w.rsplit('/').next() == Some(program));
+        let local = step.contains("http://localhost") || step.contains("http://127.0.0.1");
+        if (names("curl") || names("wget")) && (recipe || step.contains("http")) && !local && !has("install")
+        {
+            say("a download without a checksum");
+        }
+        if recipe && ["npm", "yarn", "gem", "gh", "apk", "dnf", "yum"].iter().any(|p| names(p)) {
+            say("a package manager without a lock here");
+        }
+        if names("mvn") && !(beside("jars.sha256") && holds("sha256sum -c --strict")) {
+            say("Maven without a jars.sha256 that is checked");
+        }
+        let pip = names("pip") || names("pip3") || step.contains("-m pip");
+        if pip && (has("install") || has("download")) && !has("--require-hashes") {
+            say("pip without --require-hashes");
+        }
+        if names("go")
+            && ["build", "install", "get", "run"].contains(&second)
+            && !(beside("go.sum") && holds("-mod=readonly"))
+        {
+            say("Go without a go.sum that is held");
+        }
+        let recorded = beside("debian-packages.") && holds("&& /usr/share/streamlab/record-debian-packages");
+        if recipe && (names("apt-get") || names("apt")) && has("install") && !recorded {
+            say("Debian packages that are not recorded");
+        }
+        if recipe && names("cargo") && (has("build") || has("install")) && !has("--locked") {
+            say("cargo without --locked");
+        }
+    }
+    mistakes
+}
+
+/// A recipe's own image by its argument, an earlier stage, nothing, or an image by digest.
+fn is_known_image(image: &str, stages: &[String]) -> bool {
+    let argument = image.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    argument.is_some_and(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+        || image == "scratch"
+        || stages.iter().any(|stage| stage == image)
+        || image.contains("@sha256:")
+}
+
+/// Single commands, in lower case, with the line they begin on: lines that go on are joined, comments left out, and what a
+/// shell runs one after the other is taken apart.
+fn steps(text: &str) -> Vec<(usize, String)> {
+    let mut whole: Vec<(usize, String)> = Vec::new();
+    let mut goes_on = false;
     for (at, line) in text.lines().enumerate() {
         let line = line.trim();
         if ["#", "<!--", "//"].iter().any(|sign| line.starts_with(sign)) {
             continue;
         }
-        let runs = |command: &str| {
-            let found = line.find(command);
-            found.is_some_and(|i| {
-                !line[..i].ends_with(|c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c))
-            })
-        };
-        if let Some(rest) = line.strip_prefix("FROM ") {
-            let (base, stage) = rest.split_once(" AS ").unwrap_or((rest, ""));
-            let ours = base.starts_with("${") || base == "scratch" || stages.contains(&base);
-            if !ours && !base.contains("@sha256:") {
-                say(at, "FROM names an image without a digest");
+        let (part, more) = line.strip_suffix('\\').map_or((line, false), |part| (part, true));
+        match whole.last_mut().filter(|_| goes_on) {
+            Some((_, step)) => *step = format!("{step} {part}"),
+            None => whole.push((at + 1, part.to_owned())),
+        }
+        goes_on = more;
+    }
+    let mut steps = Vec::new();
+    for (line, step) in whole {
+        let step = step.to_lowercase();
+        let step = step.strip_prefix("run ").unwrap_or(&step).replace("&&", ";").replace("||", ";");
+        for command in step.split([';', '|', '(', '`']) {
+            let words: Vec<&str> = command.split_whitespace().collect();
+            if !words.is_empty() {
+                steps.push((line, words.join(" ")));
             }
-            stages.push(stage);
-        }
-        if let Some((_, action)) = line.split_once("uses:") {
-            let pin = action.trim().split(' ').next().unwrap_or_default();
-            let local = pin.starts_with("./");
-            if !local && pin.split_once('@').and_then(|(_, sha)| hex(sha, 40)).is_none() {
-                say(at, "an action without the SHA of its commit");
-            }
-        }
-        if (runs("curl ") || runs("wget ")) && line.contains("http") && !line.contains("localhost") {
-            say(at, "a download without a checksum");
-        }
-        if runs("mvn ") && !(beside("jars.sha256") && holds("sha256sum -c --strict")) {
-            say(at, "Maven without a jars.sha256 that is checked");
-        }
-        if (runs("pip install ") || runs("pip download ") || line.contains("bin/pip "))
-            && !line.contains("--require-hashes")
-        {
-            say(at, "pip without --require-hashes");
-        }
-        if (runs("go build ") || runs("go install ")) && !(beside("go.sum") && holds("-mod=readonly")) {
-            say(at, "Go without a go.sum that is held");
-        }
-        if runs("apt-get install ")
-            && path.starts_with("compose/")
-            && !(beside("debian-packages.") && holds("&& /usr/share/streamlab/record-debian-packages"))
-        {
-            say(at, "Debian packages that are not recorded");
-        }
-        if (runs("cargo build") || runs("cargo install"))
-            && path.starts_with("compose/")
-            && !line.contains("--locked")
-        {
-            say(at, "cargo without --locked");
         }
     }
-    mistakes
+    steps
 }
 
 /// The page of `docs/` that lists them.
