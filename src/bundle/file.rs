@@ -42,7 +42,8 @@ pub fn check_target(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes a bundle; `first` are entries that people take out by hand. The file appears whole or not at all.
+/// Writes a bundle; `first` are entries that people take out by hand. The file appears whole or not at all: it is made where the
+/// blobs are, which must be on the same file system.
 ///
 /// # Errors
 /// It cannot be written.
@@ -50,8 +51,7 @@ pub fn pack_file(path: &Path, mut manifest: Manifest, blobs: &Blobs, first: &[&s
     manifest.entries.clone_from(&blobs.entries);
     let unwritable = || format!("{} cannot be written", path.display());
     check_target(path)?;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let part = tempfile::NamedTempFile::new_in(folder).with_context(unwritable)?;
+    let part = tempfile::NamedTempFile::new_in(blobs.folder()).with_context(unwritable)?;
     write(part.as_file(), &manifest, blobs, first).with_context(unwritable)?;
     readable(part.as_file()).with_context(unwritable)?;
     part.persist(path).map_err(|e| e.error).with_context(unwritable)?;

@@ -33,6 +33,11 @@ impl Blobs {
         Self { folder: folder.to_owned(), entries: BTreeMap::new() }
     }
 
+    /// Where they are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Where an entry's bytes are.
     pub fn path(&self, entry: &str) -> PathBuf {
         self.folder.join(entry.replace('/', "-"))

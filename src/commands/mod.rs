@@ -7,6 +7,7 @@ macro_rules! say {
 
 mod bench;
 mod bundle;
+mod bundle_import;
 mod complete;
 mod context;
 mod doctor;

@@ -6,7 +6,8 @@ use std::io::IsTerminal;
 use anyhow::{Result, bail};
 use tokio::sync::watch;
 
-use super::bundle::{take_from, url};
+use super::bundle::url;
+use super::bundle_import::take_from;
 use super::context::{Context, same_definition};
 use super::progress::{build_progress, start_progress};
 use super::signals::{Interrupted, watch_signals};

@@ -1,0 +1,84 @@
+//! The script `lab` around the program: a released program beside it, and what it says where Nix is missing or too old.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use rstest::rstest;
+use support::{root, text};
+
+fn executable(path: &Path, script: &str) {
+    std::fs::write(path, script).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// The script in a checkout of its own, with no Rust and nothing else of this machine's in PATH but `tools`.
+fn script(folder: &Path, tools: &Path, arguments: &[&str]) -> Output {
+    for file in ["lab", "Cargo.toml"] {
+        std::fs::copy(root().join(file), folder.join(file)).unwrap();
+    }
+    let path = format!("{}:/usr/bin:/bin", tools.display());
+    let mut command = Command::new(folder.join("lab"));
+    command.args(arguments).env_clear().env("PATH", path).env("HOME", folder).env("CI", "true");
+    command.output().unwrap()
+}
+
+#[test]
+fn a_released_program_of_the_checkouts_version_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    let program = format!(
+        "#!/bin/sh\nif [ \"$1\" = --version ]; then echo lab {version}; else echo \"$LAB_ROOT runs $*\"; exit 7; fi\n"
+    );
+    executable(&folder.path().join("streamlab"), &program);
+    let output = script(folder.path(), folder.path(), &["status", "--json"]);
+    let there = folder.path().canonicalize().unwrap();
+    assert_eq!(output.status.code(), Some(7), "the program's own exit code");
+    assert_eq!(text(&output).trim(), format!("{} runs status --json", there.display()));
+}
+
+#[test]
+fn a_released_program_of_another_version_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    executable(&folder.path().join("streamlab"), "#!/bin/sh\necho lab 0.0.1\n");
+    let output = script(folder.path(), folder.path(), &["status"]);
+    let said = text(&output);
+    assert!(!output.status.success());
+    assert!(
+        said.contains("is version 0.0.1, the checkout is") && said.contains("compiling it instead"),
+        "{said}"
+    );
+    assert!(said.contains("Rust is missing") && said.contains("rustup"), "{said}");
+}
+
+#[rstest]
+#[case::none(None, "Nix is missing", 1)]
+#[case::old(Some("nix (Nix) 2.8.0"), "Nix 2.8.0 is too old: 2.18 or newer is needed", 1)]
+#[case::no_number(Some("nix (Nix) unstable"), "is too old", 1)]
+#[case::new_enough(Some("nix (Nix) 2.26.3"), "nix-command flakes", 0)]
+fn the_virtual_machine_wants_a_nix_that_is_new_enough(
+    #[case] version: Option<&str>,
+    #[case] said: &str,
+    #[case] code: i32,
+) {
+    if version.is_none() && ["/usr/bin/nix", "/bin/nix"].iter().any(|nix| Path::new(nix).exists()) {
+        return; // This machine has one where the script's own tools are.
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let tools = folder.path().join("tools");
+    std::fs::create_dir(&tools).unwrap();
+    if let Some(version) = version {
+        let nix =
+            format!("#!/bin/sh\nif [ \"$1\" = --version ]; then echo '{version}'; else echo \"$@\"; fi\n");
+        executable(&tools.join("nix"), &nix);
+    }
+    let output = script(folder.path(), &tools, &["vm", "-nographic"]);
+    assert!(text(&output).contains(said), "{}", text(&output));
+    assert_eq!(output.status.code(), Some(code));
+    if code == 0 {
+        assert!(text(&output).trim_end().ends_with("#lab-vm -- -nographic"), "{}", text(&output));
+    }
+}
