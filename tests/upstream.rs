@@ -84,7 +84,7 @@ async fn public_images_are_locked_pulled_by_digest_bundled_and_run_without_the_r
     let imported =
         run(&file, &["bundle", "import", bundle.to_str().unwrap(), "--into", target.to_str().unwrap()]);
     assert!(imported.status.success(), "{}", text(&imported));
-    assert!(text(&imported).contains("./lab up --images upstream"), "{}", text(&imported));
+    assert!(text(&imported).contains("./lab up --lab tiny --images upstream"), "{}", text(&imported));
     let there = target.join("lab.toml");
     let up = run(&there, &["up", "--detach", "--images", "upstream"]);
     let down = run(&there, &["down", "--volumes"]);
