@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 /// `sha256:<hex>` of bytes.
 pub fn sha256(bytes: &[u8]) -> String {
-    named(Sha256::digest(bytes).as_slice())
+    crate::lock::Digest::of(bytes).to_string()
 }
 
 fn named(sum: &[u8]) -> String {

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::sha256;
+use crate::lock::Digest;
 
 /// Name of the manifest in a bundle.
 pub const MANIFEST: &str = "bundle.json";
@@ -181,9 +182,10 @@ pub(super) fn blob(digest: &str) -> String {
 
 /// `sha256:` and 64 hex digits.
 pub(super) fn check_digest(text: &str) -> Result<()> {
-    let hex = text.strip_prefix("sha256:").unwrap_or_default();
-    let valid = hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    if valid { Ok(()) } else { bail!("{text:?} is no sha256 digest") }
+    match Digest::try_from(text.to_owned()) {
+        Ok(_) => Ok(()),
+        Err(_) => bail!("{text:?} is no sha256 digest"),
+    }
 }
 
 #[cfg(test)]
