@@ -53,7 +53,10 @@ let
     volumes =
       map (v: "${v.name}:${v.path}") service.volumes
       ++ map (m: "${source}/${m.source}:${m.path}:ro") service.mounts
-      ++ map (a: "${addons}/${a}:${topology.addons.${a}.mount}:ro") service.addons;
+      ++ map (a: "${addons}/${a}:${topology.addons.${a}.mount}:ro") service.addons
+      ++ (
+        if service.engineSocket then [ "/var/run/docker.sock:/var/run/docker.sock" ] else [ ]
+      );
     dependsOn = service.needs;
     networks = [ chosen.network ];
     workdir = service.workingDir;

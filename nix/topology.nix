@@ -52,6 +52,7 @@ let
       path = absolute;
     });
     addons = listOf text;
+    engineSocket = flag;
     memoryMiB = count;
     needs = listOf text;
     completes = flag;

@@ -13,4 +13,5 @@ pub mod probes;
 pub mod project;
 pub mod render;
 pub mod scenarios;
+pub mod services;
 pub mod topology;

@@ -15,6 +15,9 @@ pub const LOCK_FILE: &str = "images.lock.json";
 /// The upstream images' indexes and manifests, each named by its digest.
 pub const DOCUMENTS_FOLDER: &str = "nix/images";
 
+/// Where a definition's parts lie, beside it.
+const PARTS_FOLDER: &str = "topology";
+
 /// A checkout with its parsed definition.
 #[derive(Debug, Clone)]
 pub struct Project {
@@ -38,9 +41,7 @@ impl Project {
             Some(path) => path.to_owned(),
             None => nearest()?,
         };
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("{} cannot be read; --file names another definition", path.display()))?;
-        let parsed = match LabFile::parse(&text) {
+        let parsed = match LabFile::parse_parts(&definition(&path)?) {
             Ok(parsed) => parsed,
             Err(mistakes) => {
                 let lines: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
@@ -110,6 +111,28 @@ impl Project {
         }
         Ok(inputs)
     }
+}
+
+/// A definition's file and, where it has them, its parts in `topology/` beside it, in the order of their names: name and
+/// text of each.
+///
+/// # Errors
+/// One cannot be read.
+pub fn definition(path: &Path) -> Result<Vec<(String, String)>> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{} cannot be read; --file names another definition", path.display()))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut parts = vec![(name, text)];
+    let folder = path.with_file_name(PARTS_FOLDER);
+    if folder.is_dir() {
+        for name in names_in(&folder)?.into_iter().filter(|n| n.ends_with(".toml")) {
+            let file = folder.join(&name);
+            let text = std::fs::read_to_string(&file)
+                .with_context(|| format!("{} cannot be read", file.display()))?;
+            parts.push((format!("{PARTS_FOLDER}/{name}"), text));
+        }
+    }
+    Ok(parts)
 }
 
 /// Paths of all files below a folder of `root`, with their texts.

@@ -60,7 +60,7 @@ async fn the_containers_are_those_of_the_definition() {
             is("image", json!(reference));
             is("cmd", json!(service.command));
             is("workdir", json!(service.working_dir));
-            is("environment", json!(service.environment));
+            is("environment", json!(topology.environment(service)));
             is("dependsOn", json!(service.needs));
             is("networks", json!([topology.network]));
             let ports =
@@ -79,6 +79,9 @@ async fn the_containers_are_those_of_the_definition() {
                     ),
                     None => volumes.push(format!("/a/{name}:{}:ro", addon.mount)),
                 }
+            }
+            if service.engine_socket {
+                volumes.push("/var/run/docker.sock:/var/run/docker.sock".to_owned());
             }
             is("volumes", json!(volumes));
             let options: Vec<&str> =

@@ -8,12 +8,13 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 use rstest::rstest;
-use streamlab::project::{Project, lock_entries};
+use streamlab::project::{Project, definition as definition_of, lock_entries};
 use streamlab::render::pages;
 use streamlab::topology::{Endpoints, Instance, LabFile, Topology};
 
 fn definition() -> String {
-    std::fs::read_to_string(support::root().join("lab.toml")).unwrap()
+    let parts = definition_of(&support::root().join("lab.toml")).unwrap();
+    parts.into_iter().map(|(_, text)| text + "\n").collect()
 }
 
 fn parsed() -> LabFile {

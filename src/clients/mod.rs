@@ -1,8 +1,12 @@
 //! Typed questions to real services, one file a service. A client asks once; patience lives in `probes`.
 
+pub mod alertmanager;
+pub mod checkpoints;
+pub mod groups;
 pub mod kafka;
 pub mod oci;
 pub mod producer;
+pub mod prometheus;
 pub mod schema_registry;
 pub mod spark;
 

@@ -145,7 +145,7 @@ async fn measure(
     up::prepare(project, engine, topology, images).await?;
     let endpoints = Endpoints::of(topology);
     let start = Instant::now();
-    let (started, first) = tokio::try_join!(
+    let ((topology, started), first) = tokio::try_join!(
         up::start(project, engine, topology, images, cancel),
         first_aggregate(&endpoints, start)
     )?;

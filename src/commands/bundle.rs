@@ -10,7 +10,7 @@ use clap::Subcommand;
 use super::bundle_import;
 use super::context::Context;
 use super::signals::{Interrupted, watch_signals};
-use super::up::prepare;
+use super::up::{Prepared, prepare};
 use crate::bundle::{Blobs, BundleFile, Manifest, check_target, pack_file, pack_images, pack_project, serve};
 use crate::engine::{Engine, Source, recipe_images};
 use crate::project::Project;
@@ -92,9 +92,9 @@ async fn export(context: &Context, args: ExportArgs) -> Result<()> {
     check_target(&args.bundle)?;
     let definition = project.path.strip_prefix(project.root.canonicalize()?).unwrap_or(&project.path);
     let definition = definition.to_str().context("the definition's path must be UTF-8")?.to_owned();
-    let topology = project.topology(args.lab.as_deref(), Instance::documented())?;
+    let whole = project.topology(args.lab.as_deref(), Instance::documented())?;
     let engine = Engine::connect().await?;
-    let (source, resolved) = prepare(&project, &engine, &topology, args.images).await?;
+    let Prepared { source, resolved, topology } = prepare(&project, &engine, &whole, args.images).await?;
     for (name, taken) in &resolved.taken {
         if let Some(upstream) = &project.file.images[name].upstream
             && source == Source::Upstream

@@ -44,6 +44,7 @@ impl Context {
         same_definition(&project, &state, &self.instance)?;
         let topology =
             project.topology(state.lab.as_deref(), Instance::new(&self.instance, state.offset)?)?;
+        let topology = of_source(&project, topology, &state);
         Ok(Running { project, engine, state, topology })
     }
 
@@ -55,6 +56,11 @@ impl Context {
             format!(" --instance {}", self.instance)
         }
     }
+}
+
+/// What of a lab an instance has: all of it, or what there were images for.
+pub(super) fn of_source(project: &Project, whole: Topology, state: &InstanceState) -> Topology {
+    if state.source.as_deref() == Some("upstream") { whole } else { whole.buildable(&project.file) }
 }
 
 /// An instance is looked after by the definition that it was started from.

@@ -5,6 +5,7 @@ macro_rules! say {
     ($($text:tt)*) => { $crate::commands::write_line(format_args!($($text)*)) };
 }
 
+mod alerts;
 mod bench;
 mod bundle;
 mod bundle_import;
@@ -13,6 +14,7 @@ mod context;
 mod doctor;
 mod down;
 mod env;
+mod fault;
 mod images;
 mod images_lock;
 mod live;
@@ -76,6 +78,10 @@ enum Command {
     Restart(restart::Args),
     /// Remove everything, data included, and start again.
     Reset(up::ResetArgs),
+    /// What fires, since when, and what to do about it.
+    Alerts(alerts::Args),
+    /// Break something on purpose, or put it right: fault NAME, fault undo.
+    Fault(fault::Args),
     /// Records of a topic as they come: partition@offset, key, value (Avro decoded).
     Tail(tail::Args),
     /// Write a scenario's records, with a ledger of what was acknowledged.
@@ -139,6 +145,8 @@ impl Cli {
                 Command::Logs(args) => logs::run(&context, args).await,
                 Command::Restart(args) => restart::run(&context, args).await,
                 Command::Reset(args) => up::reset(&context, args).await,
+                Command::Alerts(args) => alerts::run(&context, args).await,
+                Command::Fault(args) => fault::run(&context, args).await,
                 Command::Tail(args) => tail::run(&context, args).await,
                 Command::Produce(scenario) => produce::run(&context, scenario).await,
                 Command::Images(args) => images::run(&context, args).await,

@@ -102,6 +102,7 @@ fn attach(
     let running = project.topology(Some(lab), Instance::new(instance.name(), state.offset)?);
     // A lab that this definition no longer has can only be replaced.
     let Ok(running) = running else { return Ok(None) };
+    let running = super::context::of_source(project, running, state);
     if !running.services.is_empty() && state.dead(&running).is_empty() {
         if args.lab.as_ref().is_some_and(|wanted| wanted != lab) {
             bail!(
@@ -147,19 +148,33 @@ async fn bring_up(
             _ = cancel.wait_for(|c| *c) => return Err(Interrupted("what was fetched is kept".to_owned()).into()),
         }
     }
-    let started = start(project, engine, &topology, args.images, cancel).await?;
+    let (topology, started) = start(project, engine, &topology, args.images, cancel).await?;
     started.give_away();
     Ok(topology)
+}
+
+/// A lab whose images are on the engine.
+pub(super) struct Prepared {
+    /// Where they are from.
+    pub(super) source: Source,
+    /// Their ids.
+    pub(super) resolved: Resolved,
+    /// What of the lab there are images for.
+    pub(super) topology: Topology,
 }
 
 /// Builds or pulls the images that a topology needs, with progress.
 pub(super) async fn prepare(
     project: &Project,
     engine: &Engine,
-    topology: &Topology,
+    whole: &Topology,
     source: Source,
-) -> Result<(Source, Resolved)> {
-    let decided = engine.decide(project, topology, source).await?;
+) -> Result<Prepared> {
+    let decided = engine.decide(project, whole, source).await?;
+    let topology = &if decided == Source::Upstream { whole.clone() } else { whole.buildable(&project.file) };
+    for left in whole.services.iter().filter(|s| topology.service(&s.name).is_none()) {
+        say!("note: without {}: its image cannot be built here (--images upstream has it)", left.name);
+    }
     let wanted: BTreeSet<String> = Engine::recipes_of(project, topology, decided);
     let (events, lines) = build_progress();
     let built = build_images(engine, project, &wanted, events).await;
@@ -171,7 +186,7 @@ pub(super) async fn prepare(
             say!("image {image:<18} {reference}");
         }
     }
-    Ok((decided, resolved))
+    Ok(Prepared { source: decided, resolved, topology: topology.clone() })
 }
 
 /// Prepares the images and starts a topology, with progress; undone where `cancel` turns true.
@@ -181,9 +196,9 @@ pub(super) async fn start(
     topology: &Topology,
     source: Source,
     mut cancel: watch::Receiver<bool>,
-) -> Result<Started> {
+) -> Result<(Topology, Started)> {
     let undone = |what: &str| anyhow::Error::new(Interrupted(what.to_owned()));
-    let (decided, resolved) = tokio::select! {
+    let Prepared { source: decided, resolved, topology } = tokio::select! {
         prepared = prepare(project, engine, topology, source) => prepared?,
         _ = cancel.wait_for(|c| *c) => return Err(undone("no service was started")),
     };
@@ -196,10 +211,10 @@ pub(super) async fn start(
     let label = if decided == Source::Upstream { "upstream" } else { "local" };
     let options = UpOptions { source: label.to_owned(), resolved };
     let (events, lines) = start_progress();
-    let result = engine.up(project, topology, &options, events, cancel.clone()).await;
+    let result = engine.up(project, &topology, &options, events, cancel.clone()).await;
     lines.await?;
     if *cancel.borrow() && result.is_err() {
         return Err(undone("the start was undone; nothing of it is left"));
     }
-    result
+    Ok((topology, result?))
 }

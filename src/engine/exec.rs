@@ -25,8 +25,14 @@ pub struct ExecOutput {
 pub struct Usage {
     /// Bytes now, without the page cache.
     pub memory: u64,
+    /// The most it may have, in bytes.
+    pub memory_limit: u64,
     /// CPU-seconds since it was started.
     pub cpu_seconds: f64,
+    /// Bytes received over the network since it was started.
+    pub received: u64,
+    /// Bytes sent over the network since it was started.
+    pub sent: u64,
 }
 
 impl Engine {
@@ -105,10 +111,14 @@ impl Engine {
         let cache =
             details.get("inactive_file").or(details.get("total_inactive_file")).copied().unwrap_or_default();
         let cpu = stats.cpu_stats.and_then(|c| c.cpu_usage).and_then(|u| u.total_usage).unwrap_or_default();
+        let networks = stats.networks.unwrap_or_default();
         #[allow(clippy::cast_precision_loss)]
         Ok(Usage {
             memory: memory.usage.unwrap_or_default().saturating_sub(cache),
+            memory_limit: memory.limit.unwrap_or_default(),
             cpu_seconds: cpu as f64 / 1e9,
+            received: networks.values().filter_map(|n| n.rx_bytes).sum(),
+            sent: networks.values().filter_map(|n| n.tx_bytes).sum(),
         })
     }
 
@@ -129,6 +139,24 @@ impl Engine {
             .kill_container(container, None::<KillContainerOptions>)
             .await
             .with_context(|| format!("{container} cannot be killed"))
+    }
+
+    /// Makes every process of a container stand still.
+    ///
+    /// # Errors
+    /// The container is not running, or the engine does not answer.
+    pub async fn pause(&self, container: &str) -> Result<()> {
+        let paused = self.docker.pause_container(container).await;
+        paused.with_context(|| format!("{container} cannot be paused"))
+    }
+
+    /// Lets a paused container go on.
+    ///
+    /// # Errors
+    /// The container is not paused, or the engine does not answer.
+    pub async fn unpause(&self, container: &str) -> Result<()> {
+        let unpaused = self.docker.unpause_container(container).await;
+        unpaused.with_context(|| format!("{container} cannot go on"))
     }
 
     /// Starts a container that has ended.

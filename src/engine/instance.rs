@@ -11,8 +11,8 @@ use testcontainers::bollard::query_parameters::{
 };
 
 use super::{
-    DEFINITION_LABEL, Engine, INSTANCE_LABEL, LAB_LABEL, OFFSET_LABEL, SERVICE_LABEL, SOURCE_LABEL,
-    STOPS_LAST_LABEL,
+    DEFINITION_LABEL, Engine, FAULT_LABEL, INSTANCE_LABEL, LAB_LABEL, OFFSET_LABEL, SERVICE_LABEL,
+    SOURCE_LABEL, STOPS_LAST_LABEL,
 };
 use crate::project::Project;
 use crate::topology::Topology;
@@ -37,6 +37,8 @@ pub struct InstanceState {
     pub source: Option<String>,
     /// Volumes.
     pub volumes: Vec<String>,
+    /// Faults that are in force, by name.
+    pub faults: Vec<String>,
 }
 
 /// One container of an instance.
@@ -134,6 +136,7 @@ impl Engine {
                 }
             }
             ports.sort_unstable();
+            state.faults.extend(labels.get(FAULT_LABEL).cloned());
             state.containers.push(ContainerState {
                 service: labels.get(SERVICE_LABEL).cloned().unwrap_or_default(),
                 container: first.trim_start_matches('/').to_owned(),
@@ -165,6 +168,18 @@ impl Engine {
         state.volumes = volumes.into_iter().map(|v| v.name).collect();
         state.volumes.sort();
         Ok(state)
+    }
+
+    /// Names of the running containers on a network, whoever started them.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub async fn containers_on(&self, network: &str) -> Result<Vec<String>> {
+        let filters = HashMap::from([("network", vec![network.to_owned()])]);
+        let options = ListContainersOptionsBuilder::new().filters(&filters).build();
+        let found = self.docker.list_containers(Some(options)).await?;
+        let names = found.into_iter().filter_map(|c| c.names?.into_iter().next());
+        Ok(names.map(|n| n.trim_start_matches('/').to_owned()).collect())
     }
 
     /// Names of all instances that have a network, and their port offsets.

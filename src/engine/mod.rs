@@ -6,6 +6,7 @@ mod build;
 mod compose;
 mod docker;
 mod exec;
+mod faults;
 mod images;
 mod instance;
 mod lock;
@@ -20,6 +21,7 @@ pub use build::{BuildEvent, build_images};
 pub use compose::Compose;
 pub use docker::{Engine, EngineError};
 pub use exec::{ExecOutput, Usage};
+pub use faults::Breakable;
 pub use images::{BuiltImage, Resolved, Source};
 pub use instance::{ContainerState, InstanceState, Removed};
 pub use lock::{InstanceLock, cache_dir, state_dir};
@@ -32,6 +34,8 @@ pub use up::{StartEvent, StartFailure, Started, UpOptions};
 pub const INSTANCE_LABEL: &str = "streamlab.instance";
 /// Names the service on every container.
 pub const SERVICE_LABEL: &str = "streamlab.service";
+/// Names the fault on the container that stands for it.
+pub const FAULT_LABEL: &str = "streamlab.fault";
 /// On containers that are stopped after the others.
 pub const STOPS_LAST_LABEL: &str = "streamlab.stops-last";
 /// Names the lab on the network.

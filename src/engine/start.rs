@@ -13,7 +13,7 @@ use testcontainers::{ContainerAsync, Image, ImageExt};
 
 use super::{Engine, INSTANCE_LABEL, Resolved, SERVICE_LABEL, STOPS_LAST_LABEL};
 use crate::project::Project;
-use crate::topology::{Service, Topology};
+use crate::topology::{ENGINE_SOCKET, Service, Topology};
 
 /// A service of the topology, as testcontainers wants it. Ready conditions are not its business: see `ready`.
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ impl Engine {
     ) -> Result<ContainerAsync<ServiceImage>> {
         let image = ServiceImage {
             id: resolved.images[&service.image].clone(),
-            environment: service.environment.clone().into_iter().collect(),
+            environment: topology.environment(service).into_iter().collect(),
             command: service.command.clone(),
             mounts: mounts(project, service, resolved)?,
             inside: service.ports.iter().map(|p| ContainerPort::Tcp(p.container)).collect(),
@@ -110,6 +110,9 @@ impl Engine {
 fn mounts(project: &Project, service: &Service, resolved: &Resolved) -> Result<Vec<Mount>> {
     let mut mounts: Vec<Mount> =
         service.volumes.iter().map(|v| Mount::volume_mount(&v.name, &v.path)).collect();
+    if service.engine_socket {
+        mounts.push(Mount::bind_mount(engine_socket(), ENGINE_SOCKET));
+    }
     for file in &service.files {
         mounts.push(read_only(&project.root.join(&file.source), &file.path)?);
     }
@@ -129,6 +132,12 @@ fn mounts(project: &Project, service: &Service, resolved: &Resolved) -> Result<V
         }
     }
     Ok(mounts)
+}
+
+/// Where the engine's own machine has its socket: elsewhere only for an engine without root on this one.
+fn engine_socket() -> String {
+    let host = std::env::var("DOCKER_HOST").unwrap_or_default();
+    host.strip_prefix("unix://").filter(|_| cfg!(target_os = "linux")).unwrap_or(ENGINE_SOCKET).to_owned()
 }
 
 fn read_only(source: &Path, target: &str) -> Result<Mount> {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Inputs;
 use super::nix::mounts;
-use crate::topology::{LabFile, Service, Topology};
+use crate::topology::{ENGINE_SOCKET, LabFile, Service, Topology};
 
 const HEAD: &str = "# Rendered from lab.toml by `./lab render`; a test holds it against drift. How to use it: docs/compose.md\n";
 
@@ -18,6 +18,16 @@ pub enum ComposeSource {
     Local,
     /// Public images, by digest.
     Upstream,
+}
+
+impl ComposeSource {
+    /// What of a lab there are images for.
+    pub fn part_of(self, file: &LabFile, whole: &Topology) -> Topology {
+        match self {
+            Self::Local => whole.buildable(file),
+            Self::Upstream => whole.clone(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -87,11 +97,12 @@ pub fn compose_file(
     topology: &Topology,
     source: ComposeSource,
 ) -> Result<String> {
+    let topology = &source.part_of(file, topology);
     let mut services = BTreeMap::new();
     let mut volumes = BTreeMap::new();
     for service in &topology.services {
         let container = container(file, inputs, topology, service, source);
-        let named = container.volumes.iter().filter(|v| !v.starts_with('.'));
+        let named = container.volumes.iter().filter(|v| !v.starts_with(['.', '/']));
         volumes.extend(named.filter_map(|v| Some((v.split(':').next()?.to_owned(), Nothing {}))));
         for addon in recipe_addons(file, service) {
             services.insert(filler(addon), addon_filler(file, topology, addon));
@@ -167,6 +178,9 @@ fn container(
         };
         volumes.push(format!("{source}:{}:ro", mount.path));
     }
+    if service.engine_socket {
+        volumes.push(format!("{ENGINE_SOCKET}:{ENGINE_SOCKET}"));
+    }
     for addon in recipe_addons(file, service) {
         volumes.push(format!("{}:{}:ro", filler(addon), file.addons[addon].mount));
         depends_on.insert(filler(addon), Condition { condition: "service_completed_successfully" });
@@ -179,7 +193,7 @@ fn container(
         pull_policy: local.then_some("never"),
         working_dir: service.working_dir.clone(),
         command: service.command.iter().map(|c| literal(c)).collect(),
-        environment: service.environment.iter().map(|(k, v)| (k.clone(), literal(v))).collect(),
+        environment: topology.environment(service).iter().map(|(k, v)| (k.clone(), literal(v))).collect(),
         ports: service
             .ports
             .iter()

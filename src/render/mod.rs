@@ -36,10 +36,10 @@ pub fn pages(file: &LabFile, inputs: &Inputs) -> Result<BTreeMap<String, String>
         let topology = file.resolve(lab, Instance::documented())?;
         for (name, source) in [("local", ComposeSource::Local), ("upstream", ComposeSource::Upstream)] {
             pages.insert(format!("compose/{lab}.{name}.yml"), compose_file(file, inputs, &topology, source)?);
+            let endpoints = Endpoints::of(&source.part_of(file, &topology));
+            let endpoints = serde_json::to_string_pretty(&endpoints)?;
+            pages.insert(format!("compose/{lab}.{name}.endpoints.json"), format!("{endpoints}\n"));
         }
-        let endpoints = Endpoints::of(&topology);
-        let endpoints = serde_json::to_string_pretty(&endpoints)?;
-        pages.insert(format!("compose/{lab}.endpoints.json"), format!("{endpoints}\n"));
     }
     Ok(pages)
 }

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Spanned;
 
-use super::file::{LabFile, Ready, ServiceSpec, station};
+use super::file::{LabFile, Protocol, Ready, ServiceSpec};
 use super::resolve::{expand, parse_bytes};
+use super::rows::{Step, station};
+use super::targets::{PROBES, TARGETS};
 use super::{Instance, TopologyError};
 
 /// Every mistake found, in no particular order of importance.
@@ -20,6 +22,7 @@ pub(super) fn mistakes(file: &LabFile, text: &str) -> Vec<TopologyError> {
     check.cycles();
     check.host_ports();
     check.flows_and_commands();
+    check.faults_and_alerts();
     // A service in two labs is looked at twice.
     let mut seen = BTreeSet::new();
     check.found.retain(|m| seen.insert(m.to_string()));
@@ -163,6 +166,15 @@ impl Check<'_> {
                 }
             }
         }
+        for port in spec.metrics.iter().chain(&spec.probe) {
+            match spec.ports.get(port.get_ref()) {
+                None => self.say(port, format!("{key} has no port named {:?}", port.get_ref())),
+                Some(found) if found.protocol != Protocol::Http => {
+                    self.say(port, format!("{key}: port {:?} does not speak HTTP", port.get_ref()));
+                }
+                Some(_) => {}
+            }
+        }
         match &spec.ready {
             Ready::Tcp { port } | Ready::Kafka { port } | Ready::Http { port, .. } => {
                 if !spec.ports.contains_key(port) {
@@ -195,8 +207,11 @@ impl Check<'_> {
         let known = match token.split_once('.') {
             Some(("value", key)) => self.file.labs.values().any(|l| l.values.contains_key(key)),
             Some(("port", key)) => spec.ports.contains_key(key),
-            Some(_) => false,
-            None if token == "name" => true,
+            Some((other, port)) => {
+                let port = self.file.services.get(other).and_then(|s| s.ports.get(port));
+                port.is_some_and(|p| p.host.is_some())
+            }
+            None if ["name", "network", "instance", TARGETS, PROBES].contains(&token) => true,
             None if token == "node" => {
                 spec.members.iter().all(|m| m.node.is_some()) && !spec.members.is_empty()
             }
@@ -274,6 +289,39 @@ impl Check<'_> {
                 && let Err(token) = topology.fill(command.run.get_ref())
             {
                 self.say(&command.run, format!("{{{token}}} stands for nothing in the default lab"));
+            }
+        }
+    }
+}
+
+impl Check<'_> {
+    fn faults_and_alerts(&mut self) {
+        let mut names = BTreeSet::new();
+        for fault in &self.file.faults {
+            if !names.insert(format!("fault {}", fault.name.get_ref())) {
+                self.say(&fault.name, format!("fault {:?} is there twice", fault.name.get_ref()));
+            }
+            if fault.steps.is_empty() {
+                self.say(&fault.name, format!("fault {:?} does nothing", fault.name.get_ref()));
+            }
+            for step in &fault.steps {
+                let others = if let Step::Cut { from, .. } = step { from.as_slice() } else { &[] };
+                for name in step.services().iter().chain(others) {
+                    self.service_exists(&fault.name, name);
+                }
+            }
+        }
+        let faults: Vec<&String> = self.file.faults.iter().map(|f| f.name.get_ref()).collect();
+        for alert in &self.file.alerts {
+            let name = alert.name.get_ref();
+            if !names.insert(format!("alert {name}")) {
+                self.say(&alert.name, format!("alert {name:?} is there twice"));
+            }
+            if let Some(fault) = &alert.fault {
+                self.known(fault, "fault", faults.iter().copied());
+            }
+            if alert.fault.is_some() == alert.why.is_some() {
+                self.say(&alert.name, format!("alert {name:?} must have either a fault or a why"));
             }
         }
     }

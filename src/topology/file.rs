@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::rows::{Alert, Command, Fault, Flow};
 use super::{TopologyError, check};
 
 /// The whole of `lab.toml`, parsed and checked.
@@ -35,6 +36,12 @@ pub struct LabFile {
     /// Documented command lines.
     #[serde(default)]
     pub commands: Vec<Command>,
+    /// What can be broken.
+    #[serde(default)]
+    pub faults: Vec<Fault>,
+    /// Alerts, each with the fault that proves it.
+    #[serde(default)]
+    pub alerts: Vec<Alert>,
 }
 
 /// A named selection of services.
@@ -157,6 +164,14 @@ pub struct ServiceSpec {
     /// Folders or files of the project, mounted read-only: project path → path inside.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
+    /// Ports (HTTP, with their path) that Prometheus reads.
+    #[serde(default)]
+    pub metrics: Vec<Spanned<String>>,
+    /// Port (HTTP, with its path) that is asked from outside whether the service answers.
+    pub probe: Option<Spanned<String>>,
+    /// Has the engine's socket: it asks the engine about the other services.
+    #[serde(default)]
+    pub engine_socket: bool,
 }
 
 /// One service of a group.
@@ -268,47 +283,18 @@ pub struct VolumeSpec {
     pub shared: bool,
 }
 
-/// A documented data path and what its test proves.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Flow {
-    /// Identifier, also the test's name.
-    pub id: Spanned<String>,
-    /// Stations from → through → to: a service or group, optionally `: what`, or `host: what`.
-    pub path: Vec<Spanned<String>>,
-    /// Services that are not on the path but must have run (set-up).
-    #[serde(default)]
-    pub needs: Vec<Spanned<String>>,
-    /// What a passed test has shown.
-    pub proves: String,
-    /// Breaks something: runs after the others, never on an attached lab without leave.
-    #[serde(default)]
-    pub fault: bool,
-}
-
-/// A documented command line and what it must print.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Command {
-    /// Identifier, also the test's name.
-    pub id: Spanned<String>,
-    /// As the seed prints it, where ours differs.
-    pub seed: Option<String>,
-    /// What we run.
-    pub run: Spanned<String>,
-    /// Text that the output must hold.
-    pub prints: String,
-    /// Never ends by itself: it is stopped once the text was seen.
-    #[serde(default)]
-    pub follows: bool,
-    /// Why ours differs.
-    pub why: Option<String>,
-    /// Disturbs the lab: runs after the flows.
-    #[serde(default)]
-    pub fault: bool,
-}
-
 impl LabFile {
+    /// Reads and checks a definition in parts (file, text), which count as one text.
+    ///
+    /// # Errors
+    /// As [`Self::parse`], each with its file.
+    pub fn parse_parts(parts: &[(String, String)]) -> Result<Self, Vec<TopologyError>> {
+        let text: String = parts.iter().map(|(_, text)| format!("{text}\n")).collect();
+        let lines: Vec<_> =
+            parts.iter().map(|(file, text)| (file.clone(), text.matches('\n').count() + 1)).collect();
+        Self::parse(&text).map_err(|mistakes| mistakes.into_iter().map(|m| m.in_parts(&lines)).collect())
+    }
+
     /// Reads and checks the text of a `lab.toml`.
     ///
     /// # Errors
@@ -344,16 +330,4 @@ impl ServiceSpec {
             self.members.iter().map(|m| m.name.get_ref().clone()).collect()
         }
     }
-}
-
-impl Flow {
-    /// Services and groups on the path, without the stations on the host.
-    pub fn stations(&self) -> impl Iterator<Item = &str> {
-        self.path.iter().map(|s| station(s.get_ref())).filter(|s| *s != "host")
-    }
-}
-
-/// The part of a station before its colon: a service, a group, or `host`.
-pub(super) fn station(text: &str) -> &str {
-    text.split(':').next().unwrap_or(text).trim()
 }

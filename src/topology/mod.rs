@@ -9,12 +9,15 @@ mod file;
 mod health;
 mod names;
 mod resolve;
+mod rows;
+mod targets;
 
 pub use endpoints::Endpoints;
 pub use error::TopologyError;
 pub use file::{
-    Addon, Command, Flow, Image, Lab, LabFile, Member, PortSpec, Protocol, Ready, Recipe, ServiceSpec, Vm,
-    VolumeSpec,
+    Addon, Image, Lab, LabFile, Member, PortSpec, Protocol, Ready, Recipe, ServiceSpec, Vm, VolumeSpec,
 };
 pub use names::{DEFAULT_INSTANCE, Instance, InstanceError};
-pub use resolve::{FileMount, Port, Service, Topology, Volume, parse_bytes};
+pub use resolve::{ENGINE_SOCKET, FileMount, Port, Service, Topology, Volume, parse_bytes};
+pub use rows::{Alert, Command, Fault, Flow, Step};
+pub use targets::{Probe, Target};

@@ -3,7 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::file::{LabFile, PortSpec, Protocol, Ready, ServiceSpec};
+use super::targets::{PROBES, TARGETS};
 use super::{Instance, TopologyError, health};
+
+/// The engine's socket, on the machine that it runs on and inside services that have it.
+pub const ENGINE_SOCKET: &str = "/var/run/docker.sock";
 
 /// A lab as one instance runs it.
 #[derive(Debug, Clone)]
@@ -35,7 +39,7 @@ pub struct Service {
     pub command: Vec<String>,
     /// Working directory where it is not the image's own.
     pub working_dir: Option<String>,
-    /// Environment.
+    /// Environment, but for what only the whole topology knows: see [`Topology::environment`].
     pub environment: BTreeMap<String, String>,
     /// Ports.
     pub ports: Vec<Port>,
@@ -55,6 +59,12 @@ pub struct Service {
     pub ready: Ready,
     /// It is stopped after the others.
     pub stops_last: bool,
+    /// Ports that Prometheus reads.
+    pub metrics: Vec<String>,
+    /// Port that is asked from outside whether the service answers.
+    pub probe: Option<String>,
+    /// Has the engine's socket.
+    pub engine_socket: bool,
 }
 
 /// A port of a service.
@@ -165,7 +175,15 @@ impl LabFile {
                 if let Some(key) = token.strip_prefix("port.") {
                     return ports.iter().find(|p| p.name == key)?.host.map(|p| p.to_string());
                 }
+                if let Some((other, port)) = token.split_once('.') {
+                    let spec = self.services.get(other)?;
+                    let documented = spec.ports.get(port)?.host.as_ref()?;
+                    return Some(instance.host_port(*documented.get_ref())?.to_string());
+                }
                 match token {
+                    TARGETS | PROBES => Some(format!("{{{token}}}")),
+                    "network" => Some(instance.network(&self.network)),
+                    "instance" => Some(instance.name().to_owned()),
                     "name" => Some(container.clone()),
                     "node" => member?.node.map(|n| n.to_string()),
                     other => (!self.members_of(other).is_empty()).then(|| instance.container(other)),
@@ -204,6 +222,9 @@ impl LabFile {
             beside: spec.beside.iter().flat_map(|n| self.members_of(n.get_ref())).collect(),
             ready: spec.ready.clone(),
             stops_last: spec.stops_last,
+            metrics: spec.metrics.iter().map(|m| m.get_ref().clone()).collect(),
+            probe: spec.probe.as_ref().map(|p| p.get_ref().clone()),
+            engine_socket: spec.engine_socket,
             container,
             ports,
         })
@@ -234,6 +255,13 @@ impl Topology {
         }
         let mut part = self.clone();
         part.services.retain(|s| wanted.contains(&s.name));
+        part
+    }
+
+    /// The same lab without the services whose image no recipe builds: what runs where there are no public images.
+    pub fn buildable(&self, file: &LabFile) -> Self {
+        let mut part = self.clone();
+        part.services.retain(|s| file.images.get(&s.image).is_some_and(|i| i.recipe.is_some()));
         part
     }
 

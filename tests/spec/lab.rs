@@ -126,7 +126,7 @@ pub(crate) async fn prepare(
              the documented numbers are proven from the definition"
         );
     }
-    let whole = project.topology(None, Instance::new(INSTANCE, offset)?)?;
+    let whole = project.topology(None, Instance::new(INSTANCE, offset)?)?.buildable(&project.file);
     let topology = match stations {
         Some(stations) => whole.only(stations.iter().map(String::as_str)),
         None => whole,

@@ -1,0 +1,166 @@
+//! Consumer groups: members, committed offsets and lag, against the ends of their topics.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::kafka::{PATIENCE, blocking, config};
+
+/// A topic and one of its partitions.
+pub type TopicPartition = (String, i32);
+
+/// What was seen of a cluster's topics and groups at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Groups {
+    /// First and next offset of each partition of the topics that are not Kafka's own.
+    pub offsets: BTreeMap<TopicPartition, (i64, i64)>,
+    /// Groups by name.
+    pub groups: BTreeMap<String, Group>,
+}
+
+/// A consumer group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Group {
+    /// `Stable`, `Empty`, `PreparingRebalance`, …, as Kafka says it.
+    pub state: String,
+    /// How many consumers are in it.
+    pub members: usize,
+    /// Committed offset of each partition that it has committed: the next record it will read.
+    pub committed: BTreeMap<TopicPartition, i64>,
+}
+
+impl Groups {
+    /// Records of a partition that a group has not committed yet; none where it has committed nothing there.
+    pub fn lag(&self, group: &str, at: &TopicPartition) -> Option<i64> {
+        let committed = self.groups.get(group)?.committed.get(at)?;
+        let (first, next) = self.offsets.get(at)?;
+        // What retention has removed cannot be read any more; a commit may be newer than the end that was seen.
+        Some((next - committed.max(first)).max(0))
+    }
+}
+
+/// Asks one cluster for its groups, again and again: connections are kept.
+#[derive(Clone)]
+pub struct GroupReader(Arc<Mutex<Connections>>);
+
+struct Connections {
+    bootstrap: String,
+    /// One consumer a group: a committed offset is asked for in the group's own name. None of them joins.
+    by_group: HashMap<String, BaseConsumer>,
+}
+
+impl GroupReader {
+    /// It connects when it is first used.
+    pub fn new(bootstrap: &str) -> Self {
+        let connections = Connections { bootstrap: bootstrap.to_owned(), by_group: HashMap::new() };
+        Self(Arc::new(Mutex::new(connections)))
+    }
+
+    /// Topics, groups and offsets as they are now.
+    ///
+    /// # Errors
+    /// The cluster does not answer.
+    pub async fn read(&self) -> Result<Groups> {
+        let connections = Arc::clone(&self.0);
+        blocking(move || connections.lock().unwrap_or_else(PoisonError::into_inner).read()).await
+    }
+}
+
+impl Connections {
+    fn consumer(&mut self, group: &str) -> Result<&BaseConsumer> {
+        if !self.by_group.contains_key(group) {
+            let consumer = config(&self.bootstrap)
+                .set("group.id", group)
+                .set("enable.auto.commit", "false")
+                .set("allow.auto.create.topics", "false")
+                .create()?;
+            self.by_group.insert(group.to_owned(), consumer);
+        }
+        Ok(&self.by_group[group])
+    }
+
+    fn read(&mut self) -> Result<Groups> {
+        let mut seen = Groups::default();
+        let watcher = self.consumer("streamlab-lag")?;
+        let metadata = watcher.fetch_metadata(None, PATIENCE)?;
+        let topics = metadata.topics().iter().filter(|t| t.error().is_none() && !t.name().starts_with("__"));
+        let partitions: Vec<TopicPartition> =
+            topics.flat_map(|t| t.partitions().iter().map(|p| (t.name().to_owned(), p.id()))).collect();
+        let first = at(watcher, &partitions, Offset::Beginning)?;
+        let next = at(watcher, &partitions, Offset::End)?;
+        for (partition, next) in next {
+            if let Some(first) = first.get(&partition) {
+                seen.offsets.insert(partition, (*first, next));
+            }
+        }
+        let list = watcher.client().fetch_group_list(None, PATIENCE)?;
+        for found in list.groups() {
+            let group =
+                Group { state: found.state().to_owned(), members: found.members().len(), ..Group::default() };
+            seen.groups.insert(found.name().to_owned(), group);
+        }
+        self.by_group.retain(|name, _| name == "streamlab-lag" || seen.groups.contains_key(name));
+        for (name, group) in &mut seen.groups {
+            let asked = list_of(&partitions, Offset::Invalid)?;
+            let committed = self.consumer(name)?.committed_offsets(asked, PATIENCE)?;
+            group.committed = known(&committed);
+        }
+        Ok(seen)
+    }
+}
+
+fn list_of(partitions: &[TopicPartition], offset: Offset) -> Result<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for (topic, partition) in partitions {
+        list.add_partition_offset(topic, *partition, offset)?;
+    }
+    Ok(list)
+}
+
+/// The partitions whose offset is known; one without a leader has none.
+fn known(list: &TopicPartitionList) -> BTreeMap<TopicPartition, i64> {
+    let elements = list.elements();
+    let offset = |e: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match (e.error(), e.offset())
+    {
+        (Ok(()), Offset::Offset(offset)) => Some(((e.topic().to_owned(), e.partition()), offset)),
+        _ => None,
+    };
+    elements.iter().filter_map(offset).collect()
+}
+
+/// The first or the next offset of many partitions in one question to each leader.
+fn at(
+    consumer: &BaseConsumer,
+    partitions: &[TopicPartition],
+    which: Offset,
+) -> Result<BTreeMap<TopicPartition, i64>> {
+    if partitions.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    Ok(known(&consumer.offsets_for_times(list_of(partitions, which)?, PATIENCE)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn groups(offsets: (i64, i64), committed: i64) -> Groups {
+        let at: TopicPartition = ("t".to_owned(), 0);
+        let group = Group { committed: BTreeMap::from([(at.clone(), committed)]), ..Group::default() };
+        Groups { offsets: BTreeMap::from([(at, offsets)]), groups: BTreeMap::from([("g".to_owned(), group)]) }
+    }
+
+    #[test]
+    fn lag_is_what_can_still_be_read() {
+        let at = ("t".to_owned(), 0);
+        assert_eq!(groups((0, 10), 4).lag("g", &at), Some(6));
+        assert_eq!(groups((0, 10), 10).lag("g", &at), Some(0));
+        assert_eq!(groups((0, 10), 12).lag("g", &at), Some(0), "a commit newer than the end that was seen");
+        assert_eq!(groups((8, 10), 4).lag("g", &at), Some(2), "retention has removed the first four of them");
+        assert_eq!(groups((0, 10), 4).lag("g", &("t".to_owned(), 1)), None, "nothing committed there");
+        assert_eq!(groups((0, 10), 4).lag("another", &at), None);
+    }
+}

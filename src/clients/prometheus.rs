@@ -1,0 +1,155 @@
+//! Questions to Prometheus: an expression's value, the state of its targets and alerts.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Prometheus at a base URL.
+#[derive(Debug, Clone)]
+pub struct Prometheus {
+    url: String,
+}
+
+/// One series of an instant vector.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Its labels, the name among them where the expression keeps it.
+    pub labels: BTreeMap<String, String>,
+    /// Its value now.
+    pub value: f64,
+}
+
+/// A target as Prometheus sees it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetState {
+    /// Labels after relabelling.
+    pub labels: BTreeMap<String, String>,
+    /// `up`, `down` or `unknown`.
+    pub health: String,
+    /// Why the last scrape failed; empty where it did not.
+    pub last_error: String,
+    /// Seconds that the last scrape took.
+    pub last_scrape_duration: f64,
+    /// The address that is read.
+    pub scrape_url: String,
+}
+
+/// An alert as Prometheus evaluates it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PendingAlert {
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// `pending` or `firing`.
+    pub state: String,
+    /// Since when its expression holds, RFC 3339.
+    pub active_at: String,
+}
+
+impl Prometheus {
+    /// The server at a base URL such as `http://localhost:9090`.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into() }
+    }
+
+    async fn ask(&self, path: &str, query: &[(&str, &str)]) -> Result<Value> {
+        let url = format!("{}{path}", self.url);
+        let answer = super::http().get(&url).query(query).send().await?;
+        let status = answer.status();
+        let body: Value =
+            answer.json().await.with_context(|| format!("{url} answers {status}, and not as Prometheus"))?;
+        if body["status"] != "success" {
+            bail!("Prometheus refuses {path}: {}", body["error"].as_str().unwrap_or("it does not say why"));
+        }
+        Ok(body["data"].clone())
+    }
+
+    /// The value of an expression now, as an instant vector; a scalar is a sample without labels.
+    ///
+    /// # Errors
+    /// The server does not answer, or the expression is none.
+    pub async fn query(&self, expression: &str) -> Result<Vec<Sample>> {
+        samples(&self.ask("/api/v1/query", &[("query", expression)]).await?)
+    }
+
+    /// The sum of an expression's samples; none where it has no series.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn sum(&self, expression: &str) -> Result<Option<f64>> {
+        let samples = self.query(expression).await?;
+        Ok((!samples.is_empty()).then(|| samples.iter().map(|s| s.value).sum()))
+    }
+
+    /// The values of a label, sorted.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn label_values(&self, label: &str, selector: Option<&str>) -> Result<Vec<String>> {
+        let query: Vec<_> = selector.map(|s| ("match[]", s)).into_iter().collect();
+        let data = self.ask(&format!("/api/v1/label/{label}/values"), &query).await?;
+        Ok(serde_json::from_value(data)?)
+    }
+
+    /// Every target that it reads.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn targets(&self) -> Result<Vec<TargetState>> {
+        let data = self.ask("/api/v1/targets", &[("state", "active")]).await?;
+        Ok(serde_json::from_value(data["activeTargets"].clone())?)
+    }
+
+    /// Every alert that is pending or firing.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn alerts(&self) -> Result<Vec<PendingAlert>> {
+        let data = self.ask("/api/v1/alerts", &[]).await?;
+        Ok(serde_json::from_value(data["alerts"].clone())?)
+    }
+}
+
+/// Prometheus writes numbers as texts, so that NaN and infinities have one.
+fn samples(data: &Value) -> Result<Vec<Sample>> {
+    let value = |at: &Value| -> Result<f64> { Ok(at[1].as_str().context("no value")?.parse()?) };
+    match data["resultType"].as_str() {
+        Some("scalar") => Ok(vec![Sample { labels: BTreeMap::new(), value: value(&data["result"])? }]),
+        Some("vector") => {
+            let series = data["result"].as_array().context("no result")?;
+            let sample = |s: &Value| {
+                Ok(Sample {
+                    labels: serde_json::from_value(s["metric"].clone())?,
+                    value: value(&s["value"])?,
+                })
+            };
+            series.iter().map(sample).collect()
+        }
+        other => bail!("an expression of type {other:?} has no value at one moment"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn vectors_and_scalars_are_samples() {
+        let vector =
+            json!({"resultType": "vector", "result": [{"metric": {"job": "a"}, "value": [1.5, "NaN"]}]});
+        let found = samples(&vector).unwrap();
+        assert_eq!(found[0].labels["job"], "a");
+        assert!(found[0].value.is_nan());
+        let scalar = json!({"resultType": "scalar", "result": [1.5, "7"]});
+        assert_eq!(samples(&scalar).unwrap(), [Sample { labels: BTreeMap::new(), value: 7.0 }]);
+        assert!(samples(&json!({"resultType": "matrix", "result": []})).is_err());
+    }
+}

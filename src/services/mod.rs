@@ -1,0 +1,3 @@
+//! Long-running services that the lab itself brings, each one `streamlab serve NAME` in the own image.
+
+pub mod exporter;
