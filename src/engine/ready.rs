@@ -102,7 +102,7 @@ impl Engine {
     async fn healthy_inside(&self, topology: &Topology, service: &Service) -> Result<Answer<()>> {
         let health = topology.health(service).context("it has no health command")?;
         let script = r#"for i in 1 2 3 4 5 6 7 8 9 10; do "$@" && exit; sleep 0.5; done; exit 1"#;
-        let mut command = vec!["bash", "-c", script, "health"];
+        let mut command = vec!["sh", "-c", script, "health"];
         command.extend(health.iter().map(String::as_str));
         let output = self.exec(&service.container, &command).await?;
         Ok(match output.code {
