@@ -54,7 +54,11 @@ fn what_does_not_run_with_local_images() {
     let file = parsed();
     let without: Vec<&String> =
         file.images.iter().filter(|(_, i)| i.recipe.is_none()).map(|(n, _)| n).collect();
-    insta::assert_debug_snapshot!(without, @"[]");
+    insta::assert_debug_snapshot!(without, @r#"
+    [
+        "grafana",
+    ]
+    "#);
 }
 
 #[test]
