@@ -19,30 +19,30 @@ type Link struct{ speed Throughput }
 func NewLink(speed Throughput) *Link { return &Link{speed} }
 
 // NewLinkReader reads as fast as the line allows.
-func (link *Link) NewLinkReader(from io.Reader) io.Reader { return slowReader{link, from} }
+func (link *Link) NewLinkReader(end io.Reader) io.Reader { return slowReader{link, end} }
 
 // NewLinkWriter writes as fast as the line allows.
-func (link *Link) NewLinkWriter(to io.Writer) io.Writer { return slowWriter{link, to} }
+func (link *Link) NewLinkWriter(end io.Writer) io.Writer { return slowWriter{link, end} }
 
 type slowReader struct {
 	link *Link
-	from io.Reader
+	end  io.Reader
 }
 
 func (reader slowReader) Read(bytes []byte) (int, error) {
-	count, err := reader.from.Read(bytes)
+	count, err := reader.end.Read(bytes)
 	reader.link.carry(count)
 	return count, err
 }
 
 type slowWriter struct {
 	link *Link
-	to   io.Writer
+	end  io.Writer
 }
 
 func (writer slowWriter) Write(bytes []byte) (int, error) {
 	writer.link.carry(len(bytes))
-	return writer.to.Write(bytes)
+	return writer.end.Write(bytes)
 }
 
 // carry takes as long as the line would.
