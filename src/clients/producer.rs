@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
 use apache_avro::Decimal;
 use apache_avro::types::Value as Avro;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::Histogram;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use schema_registry_converter::async_impl::avro::AvroEncoder;
@@ -101,13 +102,25 @@ pub struct Ledger {
     pub records: BTreeMap<String, (String, i32, i64)>,
 }
 
-/// How far a running order is.
+/// How far a running order is: metrics, whether somebody serves them or not.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Acknowledged so far.
-    pub acknowledged: AtomicU64,
+    pub acknowledged: Counter,
     /// Failed so far.
-    pub failed: AtomicU64,
+    pub failed: Counter,
+    /// Seconds from handing a record to the client until it was acknowledged, where somebody wants to know.
+    pub delivery: Option<Histogram>,
+}
+
+impl Format {
+    /// The topic that records of this format go to.
+    pub fn topic(self) -> &'static str {
+        match self {
+            Self::Json => TOPIC,
+            Self::Avro => AVRO_TOPIC,
+        }
+    }
 }
 
 /// librdkafka settings of a profile.
@@ -145,10 +158,7 @@ pub async fn produce(order: &Order, progress: Arc<Progress>, stop: watch::Receiv
         config.set(key, value);
     }
     let producer: FutureProducer = config.create()?;
-    let topic = match order.format {
-        Format::Json => TOPIC,
-        Format::Avro => AVRO_TOPIC,
-    };
+    let topic = order.format.topic();
     wait_for_topic(&producer, topic, &order.bootstrap).await?;
     let encoder = match order.format {
         Format::Json => None,
@@ -259,7 +269,7 @@ impl Shared {
     async fn send(&self, transaction: Transaction) -> Outcome {
         let outcome = self.try_send(transaction).await;
         let counter = if outcome.is_ok() { &self.progress.acknowledged } else { &self.progress.failed };
-        counter.fetch_add(1, Ordering::Relaxed);
+        counter.inc();
         outcome
     }
 
@@ -272,8 +282,14 @@ impl Shared {
             }
         };
         let record = FutureRecord::to(self.topic).key(&transaction.user_id).payload(&value);
+        let handed = Instant::now();
         match self.producer.send(record, Duration::from_secs(60)).await {
-            Ok(delivery) => Ok((transaction, delivery.partition, delivery.offset)),
+            Ok(delivery) => {
+                if let Some(seconds) = &self.progress.delivery {
+                    seconds.observe(handed.elapsed().as_secs_f64());
+                }
+                Ok((transaction, delivery.partition, delivery.offset))
+            }
             Err((error, _)) => Err(error.to_string()),
         }
     }

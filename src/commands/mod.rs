@@ -23,7 +23,9 @@ mod produce;
 mod progress;
 mod render;
 mod restart;
+mod serve;
 mod setup;
+mod setup_monitoring;
 mod signals;
 mod status;
 mod tail;
@@ -124,6 +126,9 @@ enum Command {
     /// Steps that services of the lab run in the own image.
     #[command(subcommand, hide = true)]
     Setup(setup::Step),
+    /// Services of the lab that are this program.
+    #[command(subcommand, hide = true)]
+    Serve(serve::Service),
     /// A service of a few lines, for tests of the engine.
     #[command(hide = true)]
     TestService(test_service::Args),
@@ -163,6 +168,7 @@ impl Cli {
                 Command::Completions(args) => complete::run(args),
                 Command::Render => render::run(&context),
                 Command::Setup(step) => setup::run(step).await,
+                Command::Serve(service) => serve::run(service).await,
                 Command::TestService(args) => test_service::run(args).await,
             }
         });

@@ -1,17 +1,19 @@
 //! `lab produce`: writes a scenario's records; on the host into a running lab, or as a service of the lab itself.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
+use prometheus_client::encoding::EncodeLabelSet;
 
 use super::context::Context;
 use super::signals::watch_signals;
 use crate::clients::producer::{Acks, Format, Ledger, Order, Profile, Progress, produce};
 use crate::probes::{Answer, eventually};
+use crate::services::metrics::{self, Buckets, Registry, Topic};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Scenario {
@@ -48,9 +50,9 @@ pub(super) struct Args {
     /// Write the ledger of every acknowledged record to a file, as JSON (- for standard output).
     #[arg(long, value_name = "FILE", requires = "count")]
     ledger: Option<PathBuf>,
-    /// Written once the first record is acknowledged.
-    #[arg(long, value_name = "FILE", conflicts_with = "count")]
-    ready_file: Option<PathBuf>,
+    /// Serve /metrics and /health (200 from the first acknowledged record on) at this address while producing.
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<SocketAddr>,
 }
 
 fn positive_rate(text: &str) -> Result<f64, String> {
@@ -94,11 +96,27 @@ pub(super) async fn run(context: &Context, scenario: Scenario) -> Result<()> {
         seed,
         run: args.run,
     };
-    let progress = Arc::new(Progress::default());
     let cancel = watch_signals();
-    let reporter = tokio::spawn(report(Arc::clone(&progress), args.count.is_none(), args.ready_file.clone()));
+    let mut registry = Registry::new();
+    let progress = Arc::new(progress(&mut registry, order.format.topic()));
+    let server = match args.metrics_listen {
+        Some(address) => {
+            let listener = metrics::listen(address).await?;
+            let delivers = Arc::clone(&progress);
+            let router = registry.router(move || match delivers.acknowledged.get() {
+                0 => Err(format!("no record is acknowledged, {} failed", delivers.failed.get())),
+                _ => Ok(()),
+            });
+            Some(tokio::spawn(metrics::serve(listener, router, cancel.clone())))
+        }
+        None => None,
+    };
+    let reporter = tokio::spawn(report(Arc::clone(&progress), args.count.is_none()));
     let result = produce(&order, Arc::clone(&progress), cancel).await;
     reporter.abort();
+    if let Some(server) = server {
+        server.abort();
+    }
     let ledger = result?;
     write_ledger(&ledger, args.ledger.is_some(), ledger_file)?;
     let failed: u64 = ledger.failed.values().sum();
@@ -109,31 +127,50 @@ pub(super) async fn run(context: &Context, scenario: Scenario) -> Result<()> {
     Ok(())
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    topic: &'static str,
+    outcome: &'static str,
+}
+
+/// A progress whose counts are metrics of the registry.
+fn progress(registry: &mut Registry, topic: &'static str) -> Progress {
+    const SECONDS: Buckets =
+        Buckets(&[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0]);
+    let records = registry.counters("producer_records", "Records by what became of them");
+    let count = |outcome| records.get_or_create_owned(&Outcome { topic, outcome });
+    let delivery = registry.histograms(
+        "producer_delivery_seconds",
+        "From handing a record to the client until it was acknowledged",
+        SECONDS,
+    );
+    Progress {
+        acknowledged: count("acknowledged"),
+        failed: count("failed"),
+        delivery: Some(delivery.get_or_create_owned(&Topic::of(topic))),
+    }
+}
+
 /// One line as soon as the first record is acknowledged, then one each ten seconds.
-async fn report(progress: Arc<Progress>, endless: bool, ready_file: Option<PathBuf>) {
+async fn report(progress: Arc<Progress>, endless: bool) {
     if !endless {
         return;
     }
     let seen = || async {
-        let acknowledged = progress.acknowledged.load(Ordering::Relaxed);
+        let acknowledged = progress.acknowledged.get();
         Ok(if acknowledged > 0 { Answer::Is(acknowledged) } else { Answer::NotYet("none".to_owned()) })
     };
     let patience = Duration::from_secs(3600);
     if let Ok(first) = eventually("a first acknowledgement", patience, Duration::from_millis(100), seen).await
     {
         say!("acknowledged {first}");
-        if let Some(file) = ready_file
-            && let Err(error) = std::fs::write(&file, "")
-        {
-            say!("{} cannot be written: {error}", file.display());
-        }
     }
     let mut ticks = tokio::time::interval(Duration::from_secs(10));
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        let acknowledged = progress.acknowledged.load(Ordering::Relaxed);
-        let failed = progress.failed.load(Ordering::Relaxed);
+        let acknowledged = progress.acknowledged.get();
+        let failed = progress.failed.get();
         let failures = if failed > 0 { format!(", failed {failed}") } else { String::new() };
         say!("acknowledged {acknowledged}{failures}");
     }

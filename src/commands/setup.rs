@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 
+use super::setup_monitoring;
 use crate::clients::kafka::{self, TopicSpec};
 use crate::clients::schema_registry::{Registered, SchemaRegistry};
 use crate::probes::{Answer, eventually};
@@ -25,12 +26,15 @@ pub(super) enum Step {
     },
     /// Topics, one written and read record, schemas.
     Lab,
+    /// Configuration of Prometheus and Alertmanager, filled in from the environment.
+    Monitoring(setup_monitoring::Args),
 }
 
 pub(super) async fn run(step: Step) -> Result<()> {
     match step {
         Step::Volumes { folders } => open_up(&folders),
         Step::Lab => lab().await,
+        Step::Monitoring(args) => setup_monitoring::run(&args),
     }
 }
 

@@ -14,9 +14,6 @@ pub(super) struct Args {
     /// Milliseconds until it answers.
     #[arg(long, default_value_t = 0)]
     delay: u64,
-    /// Written once it answers.
-    #[arg(long)]
-    ready_file: Option<std::path::PathBuf>,
     /// End with exit code 3 instead of answering.
     #[arg(long)]
     fail: bool,
@@ -34,9 +31,6 @@ pub(super) async fn run(args: Args) -> Result<()> {
     }
     let listener = TcpListener::bind(("0.0.0.0", args.port)).await?;
     println!("listening on {}", args.port);
-    if let Some(file) = args.ready_file {
-        std::fs::write(file, "")?;
-    }
     loop {
         let (mut stream, _) = tokio::select! {
             accepted = listener.accept() => accepted?,

@@ -65,8 +65,12 @@ impl Engine {
             port.host.with_context(|| format!("port {name} is not published"))
         };
         match &service.ready {
-            Ready::Tcp { .. } | Ready::File { .. } => self.healthy_inside(topology, service).await,
+            Ready::Tcp { .. } => self.healthy_inside(topology, service).await,
             Ready::Kafka { port: name } => kafka::node_serves(port(name)?).await,
+            // A port that is not published is asked inside.
+            Ready::Http { port: name, .. } if port(name).is_err() => {
+                self.healthy_inside(topology, service).await
+            }
             Ready::Http { port: name, path, contains, .. } => {
                 let url = format!("http://127.0.0.1:{}{path}", port(name)?);
                 let answer = crate::clients::http().get(&url).send().await?;

@@ -2,15 +2,24 @@
 //! container uses. Everything is asked for anew at each scrape, so that what has gone is gone from the page too.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::metrics;
 use crate::clients::checkpoints;
 use crate::clients::groups::{GroupReader, Groups, TopicPartition};
 use crate::engine::Engine;
@@ -73,14 +82,15 @@ impl Exporter {
     }
 
     /// Everything that can be had now; a collector that fails says so in `lab_collector_success` and on standard error.
-    pub async fn collect(&self) -> Registry {
-        let mut registry = Registry::default();
+    async fn collect(&self) -> metrics::Registry {
+        let mut collected = metrics::Registry::new();
+        let registry = collected.inner();
         let (groups, used) = tokio::join!(timed(self.groups.read()), timed(self.containers()));
         let queries = timed(async { checkpoints::read(&self.checkpoints) }).await;
-        let outcome = Outcome::new(&mut registry);
+        let outcome = Outcome::new(registry);
         let groups = outcome.of("consumer_groups", groups).unwrap_or_default();
-        offsets(&mut registry, &groups);
-        group_figures(&mut registry, &groups);
+        offsets(registry, &groups);
+        group_figures(registry, &groups);
         if let Some(queries) = outcome.of("spark_queries", queries) {
             let offset = Family::<OfQueryPartition, Number>::default();
             let behind = Family::<OfQueryPartition, Number>::default();
@@ -106,9 +116,24 @@ impl Exporter {
             );
         }
         if let Some(used) = outcome.of("containers", used) {
-            container_figures(&mut registry, used);
+            container_figures(registry, used);
         }
-        registry
+        collected
+    }
+
+    /// Answers on `listener` until `stop` turns true. Healthy while the cluster answers.
+    ///
+    /// # Errors
+    /// The listener fails.
+    pub async fn run(self, listener: TcpListener, stop: watch::Receiver<bool>) -> Result<()> {
+        let router = Router::new()
+            .route(
+                "/metrics",
+                get(|State(own): State<Arc<Self>>| async move { own.collect().await.response() }),
+            )
+            .route("/health", get(health))
+            .with_state(Arc::new(self));
+        metrics::serve(listener, router, stop).await
     }
 
     async fn containers(&self) -> Result<Vec<(String, crate::engine::Usage)>> {
@@ -121,6 +146,13 @@ impl Exporter {
             Some((name.to_owned(), usage))
         });
         Ok(futures::future::join_all(used).await.into_iter().flatten().collect())
+    }
+}
+
+async fn health(State(own): State<Arc<Exporter>>) -> (StatusCode, String) {
+    match own.groups.read().await {
+        Ok(_) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}\n")),
     }
 }
 

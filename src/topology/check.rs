@@ -166,7 +166,7 @@ impl Check<'_> {
                 }
             }
         }
-        for port in spec.metrics.iter().chain(&spec.probe) {
+        for port in spec.metrics.iter().map(|m| &m.port).chain(&spec.probe) {
             match spec.ports.get(port.get_ref()) {
                 None => self.say(port, format!("{key} has no port named {:?}", port.get_ref())),
                 Some(found) if found.protocol != Protocol::Http => {
@@ -189,7 +189,7 @@ impl Check<'_> {
                     self.say(&spec.image, format!("{key}: ready names {master:?}, which is no service"));
                 }
             }
-            Ready::Completed | Ready::File { .. } => {}
+            Ready::Completed => {}
         }
         for (variable, value) in &spec.environment {
             if let Err(token) = expand(value.get_ref(), |t| self.token(spec, t)) {

@@ -164,14 +164,31 @@ pub struct ServiceSpec {
     /// Folders or files of the project, mounted read-only: project path → path inside.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
-    /// Ports (HTTP, with their path) that Prometheus reads.
+    /// What Prometheus reads.
     #[serde(default)]
-    pub metrics: Vec<Spanned<String>>,
+    pub metrics: Vec<Scrape>,
     /// Port (HTTP, with its path) that is asked from outside whether the service answers.
     pub probe: Option<Spanned<String>>,
     /// Has the engine's socket: it asks the engine about the other services.
     #[serde(default)]
     pub engine_socket: bool,
+}
+
+/// A page of metrics.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scrape {
+    /// Port name.
+    pub port: Spanned<String>,
+    /// Path of the page.
+    #[serde(default = "default_metrics_path")]
+    pub path: String,
+    /// Label `job`, where it is not the name of the service's table: two pages of one service must differ in it.
+    pub job: Option<String>,
+}
+
+fn default_metrics_path() -> String {
+    "/metrics".to_owned()
 }
 
 /// One service of a group.
@@ -229,7 +246,7 @@ pub enum Ready {
         /// Port name.
         port: String,
     },
-    /// 200 on the host port, and the body holds each text.
+    /// 200 on the host port, or inside where the port is not published, and the body holds each text.
     Http {
         /// Port name.
         port: String,
@@ -249,11 +266,6 @@ pub enum Ready {
     },
     /// Ended with exit code 0.
     Completed,
-    /// It has written a file (for services that serve nothing).
-    File {
-        /// Path inside the container.
-        path: String,
-    },
 }
 
 fn default_timeout() -> u64 {

@@ -29,7 +29,6 @@ impl Topology {
                 let ui = master.ports.iter().find(|p| p.name == "ui")?.container.to_string();
                 ("spark-worker", vec![master.container.clone(), ui, service.container.clone()])
             }
-            Ready::File { path } => ("file", vec![path.clone()]),
             Ready::Completed => return None,
         };
         // Not every public image has bash: what those are asked goes without it.

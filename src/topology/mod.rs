@@ -15,7 +15,8 @@ mod targets;
 pub use endpoints::Endpoints;
 pub use error::TopologyError;
 pub use file::{
-    Addon, Image, Lab, LabFile, Member, PortSpec, Protocol, Ready, Recipe, ServiceSpec, Vm, VolumeSpec,
+    Addon, Image, Lab, LabFile, Member, PortSpec, Protocol, Ready, Recipe, Scrape, ServiceSpec, Vm,
+    VolumeSpec,
 };
 pub use names::{DEFAULT_INSTANCE, Instance, InstanceError};
 pub use resolve::{ENGINE_SOCKET, FileMount, Port, Service, Topology, Volume, parse_bytes};

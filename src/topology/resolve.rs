@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::file::{LabFile, PortSpec, Protocol, Ready, ServiceSpec};
-use super::targets::{PROBES, TARGETS};
+use super::targets::{PROBES, TARGETS, Target};
 use super::{Instance, TopologyError, health};
 
 /// The engine's socket, on the machine that it runs on and inside services that have it.
@@ -59,8 +59,8 @@ pub struct Service {
     pub ready: Ready,
     /// It is stopped after the others.
     pub stops_last: bool,
-    /// Ports that Prometheus reads.
-    pub metrics: Vec<String>,
+    /// What Prometheus reads of it.
+    pub metrics: Vec<Target>,
     /// Port that is asked from outside whether the service answers.
     pub probe: Option<String>,
     /// Has the engine's socket.
@@ -222,7 +222,19 @@ impl LabFile {
             beside: spec.beside.iter().flat_map(|n| self.members_of(n.get_ref())).collect(),
             ready: spec.ready.clone(),
             stops_last: spec.stops_last,
-            metrics: spec.metrics.iter().map(|m| m.get_ref().clone()).collect(),
+            metrics: spec
+                .metrics
+                .iter()
+                .filter_map(|m| {
+                    let port = ports.iter().find(|p| &p.name == m.port.get_ref())?;
+                    Some(Target {
+                        job: m.job.clone().unwrap_or_else(|| group.to_owned()),
+                        instance: name.to_owned(),
+                        address: format!("{container}:{}", port.container),
+                        path: m.path.clone(),
+                    })
+                })
+                .collect(),
             probe: spec.probe.as_ref().map(|p| p.get_ref().clone()),
             engine_socket: spec.engine_socket,
             container,

@@ -53,9 +53,6 @@ pub struct Fault {
     pub about: String,
     /// What is done, in this order; it is undone in no order.
     pub steps: Vec<Step>,
-    /// Nothing else may be broken at the same time if its alerts are to be told apart.
-    #[serde(default)]
-    pub alone: bool,
 }
 
 /// One step of a fault. Services and groups by name.

@@ -16,7 +16,7 @@ pub(super) const PROBES: &str = "probes";
 /// An address that Prometheus reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Target {
-    /// The service's table in `lab.toml`: label `job`.
+    /// The service's table in `lab.toml`, or what stands for it: label `job`.
     pub job: String,
     /// The service's documented name: label `instance`.
     pub instance: String,
@@ -38,19 +38,16 @@ pub struct Probe {
 impl Topology {
     /// Everything that Prometheus reads, in the order of `lab.toml`.
     pub fn targets(&self) -> Vec<Target> {
-        let of = |service: &Service, port: &String| {
-            let (address, path) = reached(service, port)?;
-            let (job, instance) = (service.group.clone(), service.name.clone());
-            Some(Target { job, instance, address, path })
-        };
-        self.services.iter().flat_map(|s| s.metrics.iter().filter_map(move |port| of(s, port))).collect()
+        self.services.iter().flat_map(|s| s.metrics.iter().cloned()).collect()
     }
 
     /// Everything that is asked from outside whether it answers.
     pub fn probes(&self) -> Vec<Probe> {
         let of = |service: &Service| {
-            let (address, path) = reached(service, service.probe.as_ref()?)?;
-            Some(Probe { instance: service.name.clone(), url: format!("http://{address}{path}") })
+            let port = service.ports.iter().find(|p| Some(&p.name) == service.probe.as_ref())?;
+            let path = port.path.as_deref().unwrap_or("/");
+            let url = format!("http://{}:{}{path}", service.container, port.container);
+            Some(Probe { instance: service.name.clone(), url })
         };
         self.services.iter().filter_map(of).collect()
     }
@@ -74,11 +71,4 @@ impl Topology {
         };
         service.environment.iter().map(|(name, text)| (name.clone(), filled(text))).collect()
     }
-}
-
-/// Host and port in the network, and the path, of one of a service's ports.
-fn reached(service: &Service, port: &str) -> Option<(String, String)> {
-    let port = service.ports.iter().find(|p| p.name == port)?;
-    let path = port.path.clone().unwrap_or_else(|| "/metrics".to_owned());
-    Some((format!("{}:{}", service.container, port.container), path))
 }

@@ -74,7 +74,7 @@ pub(crate) async fn broker_killed(lab: Arc<Lab>) -> Result<String> {
         let (order, progress) = (order.clone(), Arc::clone(&progress));
         tokio::spawn(async move { produce(&order, progress, never).await })
     };
-    let acknowledged = || progress.acknowledged.load(std::sync::atomic::Ordering::Relaxed);
+    let acknowledged = || progress.acknowledged.get();
     let reaches = |n: u64| {
         let acknowledged = &acknowledged;
         eventually("producers write", PATIENCE, Duration::from_millis(100), move || async move {

@@ -17,7 +17,7 @@ use tokio::sync::{RwLock, watch};
 
 use crate::lab::{INSTANCE, Lab, evidence, prepare, remove_on_signal};
 use crate::report::{Report, Row, Verdict};
-use crate::{command_rows, health, logs, ports};
+use crate::{alerts, command_rows, health, logs, metrics, ports};
 
 /// A trial that hangs is a failed one.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -264,6 +264,33 @@ fn plan(project: &Project, tests: Vec<FlowTest>, attach: Option<&str>, faults: b
             not_run: not_run(row.inside, false, &stations),
             stations: Some(stations),
             body: row.body(),
+        });
+    }
+    for (name, target) in metrics::targets(&documented) {
+        let stations = vec![target.instance.clone(), "prometheus".to_owned()];
+        planned.push(Planned {
+            name,
+            what: format!("Prometheus reads {} of it", target.path),
+            phase: Phase::Flow,
+            not_run: not_run(false, false, &stations),
+            stations: Some(stations),
+            body: metrics::target_body(target),
+        });
+    }
+    for alert in &project.file.alerts {
+        let name = format!("alert::{}", alert.name.get_ref());
+        let stations: Vec<String> =
+            ["prometheus", "alertmanager", "alert-receiver", "mail-sink"].map(str::to_owned).to_vec();
+        let Some(fault) = alert.fault.as_ref().map(|f| f.get_ref().clone()) else {
+            continue;
+        };
+        planned.push(Planned {
+            name,
+            what: format!("{}: from the fault to the notice that it is over", alert.about),
+            phase: Phase::Fault,
+            not_run: not_run(true, true, &stations),
+            stations: Some(stations),
+            body: alerts::body(alert.name.get_ref().clone(), fault),
         });
     }
     for service in health::services(&documented) {

@@ -13,6 +13,8 @@ use streamlab::topology::{DEFAULT_INSTANCE, Endpoints, Instance, Service, Topolo
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+use crate::alerts::Episodes;
+
 /// The instance that the spec starts, beside a lab that is up.
 pub(crate) const INSTANCE: &str = "test";
 /// What a trial may know: the endpoints; and the engine, where there is one.
@@ -20,6 +22,8 @@ pub(crate) struct Lab {
     pub(crate) project: Project,
     pub(crate) endpoints: Endpoints,
     pub(crate) topology: Topology,
+    /// What faults have shown of their alerts.
+    pub(crate) episodes: Episodes,
     engine: Option<Engine>,
     resolved: Option<Resolved>,
 }
@@ -31,6 +35,10 @@ impl Lab {
 
     pub(crate) fn engine(&self) -> Result<&Engine> {
         self.engine.as_ref().context("not without the engine")
+    }
+
+    pub(crate) fn resolved(&self) -> Result<&Resolved> {
+        self.resolved.as_ref().context("not without the engine's images")
     }
 
     pub(crate) fn service(&self, name: &str) -> Result<&Service> {
@@ -135,7 +143,17 @@ pub(crate) async fn prepare(
     println!("starting instance {INSTANCE}: {} services", topology.services.len());
     let started = up(&engine, &project, &topology, resolved.clone()).await?;
     let endpoints = Endpoints::of(&topology);
-    Ok((Lab { project, endpoints, topology, engine: Some(engine), resolved: Some(resolved) }, Some(started)))
+    Ok((
+        Lab {
+            project,
+            endpoints,
+            topology,
+            episodes: Episodes::default(),
+            engine: Some(engine),
+            resolved: Some(resolved),
+        },
+        Some(started),
+    ))
 }
 
 async fn attached(project: Project, attach: &str) -> Result<Lab> {
@@ -144,7 +162,14 @@ async fn attached(project: Project, attach: &str) -> Result<Lab> {
         let endpoints: Endpoints =
             serde_json::from_str(&text).with_context(|| format!("{attach} is no endpoints file"))?;
         let topology = project.topology(Some(&endpoints.lab), Instance::documented())?;
-        return Ok(Lab { project, endpoints, topology, engine: None, resolved: None });
+        return Ok(Lab {
+            project,
+            endpoints,
+            topology,
+            episodes: Episodes::default(),
+            engine: None,
+            resolved: None,
+        });
     }
     let engine = Engine::connect().await?;
     let state = engine.instance(attach).await?;
@@ -153,7 +178,14 @@ async fn attached(project: Project, attach: &str) -> Result<Lab> {
     }
     let topology = project.topology(state.lab.as_deref(), Instance::new(attach, state.offset)?)?;
     let resolved = engine.resolve(&project, &topology, Source::Local).await.ok();
-    Ok(Lab { project, endpoints: Endpoints::of(&topology), topology, engine: Some(engine), resolved })
+    Ok(Lab {
+        project,
+        endpoints: Endpoints::of(&topology),
+        topology,
+        episodes: Episodes::default(),
+        engine: Some(engine),
+        resolved,
+    })
 }
 
 /// The program changes with every edit and its image takes a second; all others must have been built.

@@ -5,6 +5,8 @@
 //! - [`spark`]: Kafka → Spark → Kafka
 //! - [`faults`]: killed brokers, controllers, driver, registry; the lab stopped and started again
 //! - [`ports`], [`command_rows`]: the documented tables
+//! - [`metrics`]: exporters and agents → Prometheus; [`dashboards`]: Prometheus → every panel
+//! - [`alerts`]: fault → Prometheus → Alertmanager → receiver → resolved
 //! - [`health`]: readiness as compose and the virtual machine ask for it
 //! - [`logs`]: nothing unexpected was said while all this ran
 //!
@@ -12,7 +14,9 @@
 //! endpoints file>` asks a lab that runs already; it suffers no fault without `--faults`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+mod alerts;
 mod command_rows;
+mod dashboards;
 mod exact;
 mod faults;
 mod harness;
@@ -20,9 +24,12 @@ mod health;
 mod kafka;
 mod lab;
 mod logs;
+mod metrics;
 mod ports;
 mod report;
 mod spark;
+#[path = "../support/dashboards.rs"]
+mod support_dashboards;
 mod transactions;
 
 use std::process::ExitCode;
@@ -43,6 +50,17 @@ fn flows() -> Vec<harness::FlowTest> {
         flow("high-value-orders", |lab| Box::pin(spark::high_value_orders(lab))),
         flow("load-test", |lab| Box::pin(spark::load_test(lab))),
         flow("exact-beside-live-producer", |lab| Box::pin(spark::exact_beside_live_producer(lab))),
+        flow_with_engine("jmx-metrics", |lab| Box::pin(metrics::jmx_metrics(lab))),
+        flow("jvm-memory", |lab| Box::pin(metrics::jvm_memory(lab))),
+        flow_with_engine("consumer-lag", |lab| Box::pin(metrics::consumer_lag(lab))),
+        flow("app-metrics", |lab| Box::pin(metrics::app_metrics(lab))),
+        flow("dashboards", |lab| Box::pin(dashboards::every_panel(lab))),
+        flow("grafana", |lab| Box::pin(dashboards::by_grafana(lab))),
+        flow_with_engine("alert-broker-down", |lab| Box::pin(alerts::broker_down(lab))),
+        flow_with_engine("alert-lag", |lab| Box::pin(alerts::lag(lab))),
+        flow_with_engine("alert-silenced", |lab| Box::pin(alerts::silenced(lab))),
+        flow_with_engine("alert-receiver-lost", |lab| Box::pin(alerts::receiver_lost(lab))),
+        flow_with_engine("prometheus-restarted", |lab| Box::pin(alerts::prometheus_restarted(lab))),
         flow_with_engine("spark-recovery", |lab| Box::pin(faults::spark_recovery(lab))),
         flow_with_engine("broker-killed", |lab| Box::pin(faults::broker_killed(lab))),
         flow_with_engine("controller-lost", |lab| Box::pin(faults::controller_lost(lab))),

@@ -92,7 +92,8 @@ async fn answers_inside(lab: &Arc<Lab>, service: &str, name: &str) -> Result<Str
             )
         }
         Protocol::Http => format!(
-            "exec 3<>/dev/tcp/127.0.0.1/{port} && printf 'GET / HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3 && head -1 <&3 | grep -q ' 200 '"
+            "exec 3<>/dev/tcp/127.0.0.1/{port} && printf 'GET {} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3 && head -1 <&3 | grep -q ' 200 '",
+            spec.path.as_deref().unwrap_or("/")
         ),
         _ => format!("exec 3<>/dev/tcp/127.0.0.1/{port}"),
     };

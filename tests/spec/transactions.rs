@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -48,7 +47,7 @@ pub(crate) async fn produced(order: &Order) -> Result<Ledger> {
     if Some(ledger.acknowledged) != order.count || !ledger.failed.is_empty() {
         bail!("of {:?} records {} were acknowledged: {:?}", order.count, ledger.acknowledged, ledger.failed);
     }
-    if progress.acknowledged.load(Ordering::Relaxed) != ledger.acknowledged {
+    if progress.acknowledged.get() != ledger.acknowledged {
         bail!("progress and ledger differ");
     }
     Ok(ledger)

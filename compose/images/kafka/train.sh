@@ -2,11 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs a small cluster and the usual tools once, notes the classes they load
 # and writes them to /opt/kafka/kafka.jsa (AppCDS, read by every later JVM).
+# The nodes have the lab's JMX agent, for the classes of the JDK that it needs.
+# Its own jar stays out: the archive would be void in a container without it.
 set -eu
 T=/tmp/train
 rm -rf $T && mkdir -p $T && cd $T
 bin=/opt/kafka/bin
 rm -f /opt/kafka/kafka.jsa
+agent=$(echo /opt/streamlab/addons/jmx-exporter/*.jar)
+cat >jmx.yml <<'Y'
+lowercaseOutputName: true
+includeObjectNames: ["kafka.*:*"]
+rules: [{ pattern: "kafka.(.+)<type=(.+)><>(Count|Value)", name: "$1_$3", labels: { name: "$2" }, help: "h", type: UNTYPED }]
+Y
 
 node() {  # NAME ENV...
   local name=$1; shift
@@ -23,6 +31,7 @@ node() {  # NAME ENV...
     KAFKA_DEFAULT_REPLICATION_FACTOR=2 KAFKA_LOG_SEGMENT_BYTES=1048576 \
     KAFKA_METADATA_LOG_MAX_RECORD_BYTES_BETWEEN_SNAPSHOTS=2000 \
     KAFKA_OPTS="-XX:DumpLoadedClassList=$T/$name.$runs.lst" \
+    KAFKA_JMX_OPTS="-javaagent:$agent=$((9400 + ${name#?})):$T/jmx.yml" \
     KAFKA_LOG4J_OPTS="-Dlog4j.configuration=file:$T/$name/config/log4j.properties" \
     $bin/kafka-run-class.sh lab.Node "$T/$name/config" >"$T/$name.$runs.log" 2>&1 &
   last=$!
@@ -46,6 +55,12 @@ b() {
 c 1; c1=$last; c 2; c2=$last
 b 5; b5=$last; b 6; b6=$last
 port 19095; port 19096
+for n in 1 2 5 6 1 6; do  # twice: the second is not the first
+  exec 3<>"/dev/tcp/localhost/$((9400 + n))"
+  printf 'GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n' >&3
+  head -c 15 <&3 | grep -q ' 200 '
+  exec 3>&-
+done
 B='--bootstrap-server localhost:19095'
 
 tool kafka-broker-api-versions $B
@@ -93,7 +108,7 @@ kill $c2; wait $c2 || :
 kill -9 $c1; wait $c1 2>/dev/null || :
 
 # Ids are per run, classes of own loaders cannot be merged: drop both.
-cat *.lst | grep -v -e '^#' -e ' source: ' | sed 's/ id: [0-9]*//' | awk '!seen[$0]++' >all.classes
+cat *.lst | grep -v -e '^#' -e ' source: ' -e '^io/prometheus/' | sed 's/ id: [0-9]*//' | awk '!seen[$0]++' >all.classes
 wc -l all.classes
 read -r cp </opt/kafka/classpath
 # G1 here although Serial runs later: only G1 can write the archived heap part,

@@ -2,6 +2,8 @@
 # Licensed under the Apache License, Version 2.0.
 # Runs Kafka, a master, a worker and the real job on real records inside the image build, notes which classes each
 # JVM loads, and makes two class data archives of them: daemon.jsa (master, worker) and app.jsa (driver, executor).
+# Master, worker and driver have the lab's JMX agent, for the classes of the JDK that it needs. Its own jar stays out of
+# the archives: they would be void in a container without it.
 set -euo pipefail
 t=/train; mkdir -p $t "$SPARK_HOME/cds"
 say() { printf 'train: %s\n' "$*"; }
@@ -13,6 +15,12 @@ until_true() { # seconds, what, command...
   say "$what"
 }
 addon=/opt/streamlab/addons/spark-kafka
+agent=-javaagent:$(echo /opt/streamlab/addons/jmx-exporter/*.jar)
+cat > $t/jmx.yml <<'Y'
+lowercaseOutputName: true
+includeObjectNames: ["metrics:*"]
+rules: [{ pattern: "metrics<name=(.+), type=gauges><>Value", name: spark, labels: { name: "$1" }, help: h, type: UNTYPED }]
+Y
 touch -d 2025-01-01T00:00:00Z $addon/*.jar
 
 # Kafka, one node
@@ -55,12 +63,12 @@ export SPARK_CONF_DIR=/opt/streamlab/spark-conf SPARK_DAEMON_MEMORY=256m SPARK_W
 cp=$(sed -n 's/^spark\.driver\.extraClassPath *//p' $SPARK_CONF_DIR/spark-defaults.conf)
 executor=$(sed -n 's/^spark\.executor\.extraJavaOptions *//p' $SPARK_CONF_DIR/spark-defaults.conf | tr ' ' '\n' |
            grep -v -e SharedArchiveFile -e Xshare | tr '\n' ' ')
-SPARK_DAEMON_JAVA_OPTS="-XX:DumpLoadedClassList=$t/master.list" \
+SPARK_DAEMON_JAVA_OPTS="-XX:DumpLoadedClassList=$t/master.list $agent=9401:$t/jmx.yml" \
   "$SPARK_HOME/bin/spark-class" org.apache.spark.deploy.master.Master --host 127.0.0.1 --port 7077 --webui-port 8080 > $t/master.log 2>&1 &
 master=$!
 get() { python3 -c 'import sys, urllib.request; [urllib.request.urlopen(u, timeout=5).read() for u in sys.argv[1:]]' "$@"; }
 until_true 60 'master is up' get http://127.0.0.1:8080/json/
-SPARK_DAEMON_JAVA_OPTS="-XX:DumpLoadedClassList=$t/worker.list" \
+SPARK_DAEMON_JAVA_OPTS="-XX:DumpLoadedClassList=$t/worker.list $agent=9402:$t/jmx.yml" \
   "$SPARK_HOME/bin/spark-class" org.apache.spark.deploy.worker.Worker --cores 2 --memory 1g --webui-port 8081 spark://127.0.0.1:7077 > $t/worker.log 2>&1 &
 worker=$!
 until_true 60 'worker is up' get http://127.0.0.1:8081/json/
@@ -72,12 +80,14 @@ for round in 1 2; do    # the second round starts from the checkpoint of the fir
   seen=$(last); produce $((round * 1000)) $((round * 1000 + 50))
   # %p: the process number, should there be more than one executor
   SPARK_SUBMIT_OPTS="-XX:DumpLoadedClassList=$t/driver-$round.list" "$SPARK_HOME/bin/spark-submit" --master spark://127.0.0.1:7077 \
+    --conf "spark.driver.defaultJavaOptions=$agent=9403:$t/jmx.yml" \
     --conf spark.driver.host=127.0.0.1 --conf spark.driver.bindAddress=127.0.0.1 \
     --conf "spark.executor.extraJavaOptions=$executor -XX:DumpLoadedClassList=$t/executor-$round-%p.list" \
     /opt/streamlab/jobs/financial_transaction_processor.py > $t/driver-$round.log 2>&1 &
   driver=$!
   until_true 120 "round $round: first batch" after "${seen:--1}"
-  get http://127.0.0.1:8080/ http://127.0.0.1:8081/ http://127.0.0.1:4040/jobs/ http://127.0.0.1:4040/StreamingQuery/ http://127.0.0.1:4040/executors/
+  get http://127.0.0.1:8080/ http://127.0.0.1:8081/ http://127.0.0.1:4040/jobs/ http://127.0.0.1:4040/StreamingQuery/ http://127.0.0.1:4040/executors/ \
+    http://127.0.0.1:4040/metrics/executors/prometheus http://127.0.0.1:940{1,2,3}/metrics
   for n in 1 2; do
     seen=$(last); produce $((round * 1000 + n * 100)) $((round * 1000 + n * 100 + 50))
     until_true 60 "round $round: batch" after "$seen"
@@ -90,7 +100,7 @@ until_true 30 'executors ended' sh -c "! grep -qs [C]oarseGrainedExecutorBackend
 kill -TERM $worker $master $kafka_pid; wait || true
 
 # One list per archive. Classes of generated or separate loaders cannot be shared; numbers differ from list to list.
-merge() { grep -hv -e '^#' -e ' source:' "$@" | sed -E 's/ id: [0-9]+$//' | awk '!seen[$0]++'; }
+merge() { grep -hv -e '^#' -e ' source:' -e '^io/prometheus/' "$@" | sed -E 's/ id: [0-9]+$//' | awk '!seen[$0]++'; }
 merge $t/master.list $t/worker.list > $t/daemon.all
 merge $t/driver-*.list $t/executor-*.list $t/master.list > $t/app.all
 dump() { # name, class path

@@ -1,0 +1,112 @@
+//! Grafana's dashboards as their files say: panels with their queries, and the variables in them.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+/// Where the files are, from the project's root.
+pub(crate) const FOLDER: &str = "monitoring/grafana/dashboards";
+/// How a description says that a panel may be empty, and why.
+pub(crate) const MAY_BE_EMPTY: &str = "May be empty:";
+
+pub(crate) struct Dashboard {
+    pub(crate) uid: String,
+    pub(crate) title: String,
+    pub(crate) variables: Vec<Variable>,
+    pub(crate) panels: Vec<Panel>,
+}
+
+/// A variable whose values Prometheus knows: `label_values(selector, label)` or `label_values(label)`.
+pub(crate) struct Variable {
+    pub(crate) name: String,
+    pub(crate) label: String,
+    pub(crate) selector: Option<String>,
+}
+
+pub(crate) struct Panel {
+    pub(crate) title: String,
+    pub(crate) description: String,
+    pub(crate) may_be_empty: bool,
+    pub(crate) queries: Vec<Query>,
+}
+
+pub(crate) struct Query(pub(crate) String);
+
+impl Query {
+    /// As Grafana asks it: variables as alternatives of a regular expression, intervals as this lab scrapes.
+    pub(crate) fn filled(&self, values: &[(String, String)]) -> String {
+        let mut text = self.0.clone();
+        let own = [("__rate_interval", "1m"), ("__interval", "15s"), ("__range", "5m")];
+        let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        for (name, value) in own.iter().chain(values) {
+            text = text.replace(&format!("${{{name}}}"), value).replace(&format!("${name}"), value);
+        }
+        text
+    }
+}
+
+/// Every dashboard, by file name.
+///
+/// # Errors
+/// A file that does not parse, or a panel or variable of a form that would not be checked: by file and panel.
+pub(crate) fn dashboards(root: &Path) -> Result<Vec<Dashboard>> {
+    let folder = root.join(FOLDER);
+    let entries = std::fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
+    let mut files: Vec<_> = entries.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
+    files.retain(|f| f.extension().is_some_and(|e| e == "json"));
+    files.sort();
+    files
+        .iter()
+        .map(|file| {
+            let text = std::fs::read_to_string(file)?;
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            parse(&text).with_context(|| format!("{FOLDER}/{name}"))
+        })
+        .collect()
+}
+
+pub(crate) fn parse(text: &str) -> Result<Dashboard> {
+    let json: Value = serde_json::from_str(text).context("no JSON")?;
+    let of = |value: &Value, key: &str| value[key].as_str().map(str::to_owned);
+    let title = of(&json, "title").context("no title")?;
+    let uid = of(&json, "uid").context("no uid")?;
+    let list = json["templating"]["list"].as_array().cloned().unwrap_or_default();
+    let variables = list.iter().map(variable).collect::<Result<_>>()?;
+    let mut panels = Vec::new();
+    let all = json["panels"].as_array().context("no panels")?;
+    // A collapsed row holds its panels.
+    for panel in
+        all.iter().flat_map(|p| std::iter::once(p).chain(p["panels"].as_array().into_iter().flatten()))
+    {
+        let kind = of(panel, "type").context("a panel without a type")?;
+        if ["row", "text"].contains(&kind.as_str()) {
+            continue;
+        }
+        let title = of(panel, "title").context("a panel without a title")?;
+        let description = of(panel, "description").unwrap_or_default();
+        let targets = panel["targets"].as_array().with_context(|| format!("{title}: no queries"))?;
+        let queries = targets.iter().map(|t| of(t, "expr").filter(|e| !e.is_empty()).map(Query));
+        let queries: Option<Vec<Query>> = queries.collect();
+        let queries =
+            queries.filter(|q| !q.is_empty()).with_context(|| format!("{title}: a query without expr"))?;
+        panels.push(Panel { title, may_be_empty: description.contains(MAY_BE_EMPTY), description, queries });
+    }
+    if panels.is_empty() {
+        bail!("no panels");
+    }
+    Ok(Dashboard { uid, title, variables, panels })
+}
+
+fn variable(json: &Value) -> Result<Variable> {
+    let name = json["name"].as_str().context("a variable without a name")?.to_owned();
+    let query = json["query"].as_str().or_else(|| json["query"]["query"].as_str()).unwrap_or_default();
+    let inside = query.strip_prefix("label_values(").and_then(|q| q.strip_suffix(')'));
+    let inside =
+        inside.with_context(|| format!("${name}: only label_values(…) is checked, this is {query:?}"))?;
+    let (selector, label) = match inside.rsplit_once(',') {
+        Some((selector, label)) => (Some(selector.trim().to_owned()), label.trim().to_owned()),
+        None => (None, inside.trim().to_owned()),
+    };
+    Ok(Variable { name, label, selector })
+}
