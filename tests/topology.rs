@@ -119,8 +119,8 @@ fn a_part_of_the_lab_brings_what_it_needs_and_no_more() {
     "beside"
 )]
 #[case::dangling_addon(
-    "addons = [\"kafka-commands\"]",
-    "addons = [\"kafka-command\"]",
+    "addons = [\"kafka-commands\",",
+    "addons = [\"kafka-command\",",
     "no add-on named",
     "kafka-command\""
 )]
