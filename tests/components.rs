@@ -4,21 +4,26 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, StreamConsumer};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use rdkafka::{ClientConfig, Message};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use rstest::rstest;
 use schema_registry_converter::async_impl::avro::AvroEncoder;
 use schema_registry_converter::schema_registry_common::SubjectNameStrategy;
-use streamlab::clients::kafka;
+use serde_json::json;
 use streamlab::clients::schema_registry::{self, Registered, SchemaRegistry};
+use streamlab::clients::{kafka, producer};
 use streamlab::engine::{Engine, recipe_images};
 use streamlab::probes::{Answer, eventually};
 use streamlab::project::Project;
-use support::engine_with;
+use streamlab::scenarios::transactions::{AGGREGATES_TOPIC, TOPIC};
+use streamlab::services::metrics::{Buckets, Registry, Topic};
+use support::service::Service;
+use support::{engine_with, lab};
 use testcontainers::core::{ContainerPort, WaitFor};
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt};
@@ -159,4 +164,180 @@ async fn the_registry_refuses_what_is_no_schema(#[case] schema: &str) {
     let error = registry.register("bad-value", schema).await.unwrap_err().to_string();
     assert!(error.contains("422"), "{error}");
     assert!(registry.subjects().await.unwrap().is_empty());
+}
+
+/// A message with a key, so that it keeps its order.
+async fn keyed(producer: &FutureProducer, topic: &str, key: &str, value: &serde_json::Value) {
+    let value = value.to_string();
+    producer.send(FutureRecord::to(topic).key(key).payload(&value), Duration::from_secs(10)).await.unwrap();
+}
+
+async fn transactions(bootstrap: &str, count: u64, run: &str) -> producer::Ledger {
+    let order = producer::Order {
+        bootstrap: bootstrap.to_owned(),
+        registry_url: String::new(),
+        profile: producer::Profile::Python,
+        format: producer::Format::Json,
+        acks: producer::Acks::All,
+        threads: 3,
+        rate: None,
+        count: Some(count),
+        seed: 5,
+        run: Some(run.to_owned()),
+    };
+    let (_stop, never) = tokio::sync::watch::channel(false);
+    let mut registry = Registry::new();
+    let delivery = registry.histograms("seconds", "", Buckets(&[1.0])).get_or_create_owned(&Topic::of(TOPIC));
+    let progress = Arc::new(producer::Progress { delivery: Some(delivery), ..Default::default() });
+    let ledger = producer::produce(&order, Arc::clone(&progress), never).await.unwrap();
+    assert_eq!(progress.acknowledged.get(), count);
+    let metrics = registry.text().unwrap();
+    assert!(metrics.contains(&format!("seconds_count{{topic=\"{TOPIC}\"}} {count}\n")), "{metrics}");
+    ledger
+}
+
+/// What the group has committed, by partition, beside the topic's end; a partition without a record has no commit.
+async fn committed(bootstrap: &str, topic: &str) -> (BTreeMap<i32, i64>, BTreeMap<i32, i64>) {
+    let ends: BTreeMap<i32, i64> =
+        kafka::offsets(bootstrap, topic).await.unwrap().into_iter().map(|(p, (_, end))| (p, end)).collect();
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", "app-service")
+        .create()
+        .unwrap();
+    let mut wanted = TopicPartitionList::new();
+    for partition in ends.keys() {
+        wanted.add_partition(topic, *partition);
+    }
+    let found =
+        tokio::task::spawn_blocking(move || consumer.committed_offsets(wanted, Duration::from_secs(5)));
+    let found = found.await.unwrap().unwrap();
+    let of = |offset| if let Offset::Offset(at) = offset { at } else { 0 };
+    (found.elements().iter().map(|e| (e.partition(), of(e.offset()))).collect(), ends)
+}
+
+#[tokio::test]
+async fn app_service_counts_every_record_once_and_goes_on_where_it_committed() {
+    let (node, bootstrap) = kafka_module().await;
+    let spec = |name, partitions| kafka::TopicSpec { name, partitions, replication: 1, settings: &[] };
+    kafka::create_topics(&bootstrap, &[spec(TOPIC, 5), spec(AGGREGATES_TOPIC, 3)]).await.unwrap();
+    let start = || Service::start("app", &[("BOOTSTRAP_SERVERS", bootstrap.as_str())]);
+    let app = start();
+    let healthy = || async {
+        let (status, why) = app.get("/health").await;
+        Ok(if status == 200 { Answer::Is(()) } else { Answer::NotYet(why) })
+    };
+    eventually("app-service is healthy", Duration::from_secs(60), Duration::from_millis(200), healthy)
+        .await
+        .unwrap();
+
+    let ledger = transactions(&bootstrap, 300, "one").await;
+    assert_eq!(ledger.acknowledged, 300);
+    let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", &bootstrap).create().unwrap();
+    for count in 1..=3 {
+        let total = json!({"merchantId": "merchant_1-one", "totalAmount": 10.25, "transactionCount": count});
+        keyed(&producer, AGGREGATES_TOPIC, "merchant_1-one", &total).await;
+    }
+    keyed(&producer, TOPIC, "malformed", &json!({"merchantId": "merchant_1-one"})).await;
+    keyed(&producer, AGGREGATES_TOPIC, "malformed", &json!("nothing")).await;
+    app.until("consumer_records_total{topic=\"financial_transactions\"}", 301.0).await;
+    app.until("consumer_records_total{topic=\"transaction_aggregates\"}", 4.0).await;
+    let samples = app.samples().await;
+    assert_eq!(samples["consumer_errors_total{topic=\"financial_transactions\"}"], 1.0);
+    assert_eq!(samples["consumer_errors_total{topic=\"transaction_aggregates\"}"], 1.0);
+    assert_eq!(samples["consumer_errors_total{topic=\"client\"}"], 0.0);
+    assert_eq!(samples["consumer_record_age_seconds_count{topic=\"financial_transactions\"}"], 301.0);
+
+    let merchants = app.json("/merchants").await;
+    let seen: BTreeMap<String, u64> = merchants
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| {
+            let counts = m["transactionsSeen"].as_object().unwrap();
+            (m["merchantId"].as_str().unwrap().to_owned(), counts.values().map(|c| c.as_u64().unwrap()).sum())
+        })
+        .collect();
+    let expected = ledger.totals.merchants.iter().map(|(m, t)| (m.clone(), t.transaction_count));
+    assert_eq!(seen, expected.collect());
+    assert_eq!(
+        merchants[0]["aggregate"],
+        json!({"totalAmount": 10.25, "transactionCount": 3}),
+        "the newest total of {}",
+        merchants[0]["merchantId"]
+    );
+    let latest = app.json("/transactions/latest").await;
+    assert_eq!(latest.as_array().unwrap().len(), 20);
+    let latest_are_ours = latest
+        .as_array()
+        .unwrap()
+        .iter()
+        .all(|t| ledger.records.contains_key(t["transactionId"].as_str().unwrap()));
+    assert!(latest_are_ours, "{latest}");
+
+    let asked = (0..100).map(|n| {
+        let app = &app;
+        async move { app.get(if n < 60 { "/merchants/merchant_1-one" } else { "/merchants/nobody" }).await.0 }
+    });
+    let statuses = futures::future::join_all(asked).await;
+    assert_eq!(statuses.iter().filter(|s| **s == 200).count(), 60);
+    let samples = app.samples().await;
+    assert_eq!(samples["http_requests_total{method=\"GET\",path=\"/merchants/{id}\",status=\"200\"}"], 60.0);
+    assert_eq!(samples["http_requests_total{method=\"GET\",path=\"/merchants/{id}\",status=\"404\"}"], 40.0);
+
+    let (status, after) = app.terminate();
+    assert!(status.success() && after < Duration::from_secs(1), "{status} after {after:?}");
+    for topic in [TOPIC, AGGREGATES_TOPIC] {
+        let (committed, ends) = committed(&bootstrap, topic).await;
+        assert_eq!(committed, ends, "{topic}");
+    }
+
+    transactions(&bootstrap, 10, "two").await;
+    let mut app = start();
+    app.until("consumer_records_total{topic=\"financial_transactions\"}", 10.0).await;
+    // While it still runs: a second and a half at most.
+    let all = || async {
+        let (committed, ends) = committed(&bootstrap, TOPIC).await;
+        Ok(if committed == ends { Answer::Is(()) } else { Answer::NotYet(format!("{committed:?}")) })
+    };
+    eventually("what was read is committed", Duration::from_secs(5), Duration::from_millis(200), all)
+        .await
+        .unwrap();
+    assert_eq!(app.samples().await["consumer_records_total{topic=\"transaction_aggregates\"}"], 0.0);
+
+    drop(node);
+    let gone = || async {
+        let errors = app.samples().await["consumer_errors_total{topic=\"client\"}"];
+        Ok(if errors > 0.0 { Answer::Is(()) } else { Answer::NotYet("no error".to_owned()) })
+    };
+    eventually("the broker is missed", Duration::from_secs(30), Duration::from_millis(200), gone)
+        .await
+        .unwrap();
+    assert!(app.runs() && app.json("/merchants").await.as_array().unwrap().len() == 3);
+    let (status, after) = app.terminate();
+    assert!(status.success() && after < Duration::from_secs(2), "{status} after {after:?}");
+}
+
+#[tokio::test]
+async fn a_producer_is_healthy_from_the_first_acknowledged_record_on() {
+    let (_node, bootstrap) = kafka_module().await;
+    let mut command = lab(&["produce", "transactions", "--rate", "20", "--metrics-listen", "127.0.0.1:0"]);
+    command.env("BOOTSTRAP_SERVERS", &bootstrap);
+    let producer = Service::run(command);
+    // The topic is not there yet.
+    assert_eq!(producer.get("/health").await.0, 503);
+    let topic = kafka::TopicSpec { name: TOPIC, partitions: 1, replication: 1, settings: &[] };
+    kafka::create_topics(&bootstrap, &[topic]).await.unwrap();
+    let healthy = || async {
+        let (status, why) = producer.get("/health").await;
+        Ok(if status == 200 { Answer::Is(()) } else { Answer::NotYet(why) })
+    };
+    eventually("it is healthy", Duration::from_secs(30), Duration::from_millis(100), healthy).await.unwrap();
+    let samples = producer.samples().await;
+    let acknowledged = "producer_records_total{topic=\"financial_transactions\",outcome=\"acknowledged\"}";
+    assert!(samples[acknowledged] > 0.0);
+    assert_eq!(samples["producer_records_total{topic=\"financial_transactions\",outcome=\"failed\"}"], 0.0);
+    assert!(samples["producer_delivery_seconds_sum{topic=\"financial_transactions\"}"] > 0.0);
+    let (status, after) = producer.terminate();
+    assert!(status.success() && after < Duration::from_secs(1), "{status} after {after:?}");
 }

@@ -102,6 +102,9 @@ pub(super) async fn run(context: &Context, scenario: Scenario) -> Result<()> {
     let server = match args.metrics_listen {
         Some(address) => {
             let listener = metrics::listen(address).await?;
+            if args.count.is_none() {
+                say!("listening on {}", listener.local_addr()?);
+            }
             let delivers = Arc::clone(&progress);
             let router = registry.router(move || match delivers.acknowledged.get() {
                 0 => Err(format!("no record is acknowledged, {} failed", delivers.failed.get())),

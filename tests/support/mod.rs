@@ -1,6 +1,8 @@
 //! What the test binaries share: the program under test, an engine with images, a check that nothing is left.
 #![allow(dead_code, reason = "each binary uses its part")]
 
+pub(crate) mod service;
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 

@@ -76,7 +76,10 @@ impl Seen {
 
     /// Takes a record of `transaction_aggregates`, or says what is wrong with it.
     pub(super) fn aggregate(&mut self, record: &[u8]) -> Result<(), String> {
-        let aggregate: Aggregate = serde_json::from_slice(record).map_err(|e| e.to_string())?;
+        // Through a map: a type of named fields would take a list too.
+        let fields: Map<String, Value> = serde_json::from_slice(record).map_err(|e| e.to_string())?;
+        let aggregate: Aggregate =
+            serde_json::from_value(Value::Object(fields)).map_err(|e| e.to_string())?;
         check_text("merchantId", &aggregate.merchant_id)?;
         let merchant = self.merchant(&aggregate.merchant_id.clone());
         merchant.aggregate = Some(aggregate);
@@ -205,7 +208,7 @@ mod tests {
     #[rstest]
     #[case::empty(b"")]
     #[case::no_json(b"{")]
-    #[case::no_object(b"[1]")]
+    #[case::no_object(b"[\"m\",1.0,1]")]
     #[case::no_utf8(b"{\"merchantId\":\"\xff\"}")]
     fn what_is_no_record_is_refused(#[case] bytes: &[u8]) {
         Seen::default().transaction(bytes).unwrap_err();

@@ -1,6 +1,8 @@
 //! Slack's payload of an incoming webhook, as far as Alertmanager 0.28 writes it; more fields are no mistake.
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 
 /// What is posted. The fields that nothing shows are named so that their types are checked.
 #[derive(Debug, Default, Deserialize)]
@@ -12,6 +14,7 @@ pub(super) struct Payload {
     icon_emoji: Option<String>,
     icon_url: Option<String>,
     link_names: Option<bool>,
+    #[serde(deserialize_with = "objects")]
     pub(super) attachments: Vec<Attachment>,
 }
 
@@ -26,7 +29,9 @@ pub(super) struct Attachment {
     pub(super) fallback: Option<String>,
     callback_id: Option<String>,
     pub(super) color: Option<String>,
+    #[serde(deserialize_with = "objects")]
     pub(super) fields: Vec<Field>,
+    #[serde(deserialize_with = "objects")]
     pub(super) actions: Vec<Action>,
     image_url: Option<String>,
     thumb_url: Option<String>,
@@ -53,6 +58,13 @@ pub(super) struct Action {
     pub(super) url: Option<String>,
 }
 
+/// A list of JSON objects, or null: a type of named fields would take a list in place of an object too.
+fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(given: D) -> Result<Vec<T>, D::Error> {
+    let list = Option::<Vec<Map<String, Value>>>::deserialize(given)?.unwrap_or_default();
+    let read = |object| serde_json::from_value(Value::Object(object)).map_err(serde::de::Error::custom);
+    list.into_iter().map(read).collect()
+}
+
 /// Whether something is wrong, or no longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -73,7 +85,9 @@ impl Status {
 impl Payload {
     /// Reads a body, or says why it is none; the first word is Slack's own answer.
     pub(super) fn read(body: &[u8]) -> Result<Self, String> {
-        let payload: Self = serde_json::from_slice(body).map_err(|e| format!("invalid_payload: {e}"))?;
+        let wrong = |error: serde_json::Error| format!("invalid_payload: {error}");
+        let object: Map<String, Value> = serde_json::from_slice(body).map_err(wrong)?;
+        let payload: Self = serde_json::from_value(Value::Object(object)).map_err(wrong)?;
         let said = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.trim().is_empty());
         let of_attachment = |a: &Attachment| {
             [&a.title, &a.pretext, &a.text, &a.fallback].into_iter().any(said) || !a.fields.is_empty()
@@ -141,6 +155,7 @@ mod tests {
     #[case::another_webhook(json!({"version": "4", "groupKey": "x", "alerts": []}), "no_text")]
     #[case::empty(json!({"text": " ", "attachments": [{"text": "", "footer": ""}]}), "no_text")]
     #[case::wrong_type(json!({"text": 1}), "invalid_payload")]
+    #[case::a_list_for_an_attachment(json!({"attachments": [["x"]]}), "invalid_payload")]
     #[case::wrong_inside(json!({"attachments": [{"title": "x", "fields": "none"}]}), "invalid_payload")]
     fn what_is_no_payload_is_refused(#[case] value: serde_json::Value, #[case] expected: &str) {
         let why = read(&value).unwrap_err();
