@@ -26,7 +26,6 @@ pub(crate) struct Variable {
 
 pub(crate) struct Panel {
     pub(crate) title: String,
-    pub(crate) description: String,
     pub(crate) may_be_empty: bool,
     pub(crate) queries: Vec<Query>,
 }
@@ -90,7 +89,7 @@ pub(crate) fn parse(text: &str) -> Result<Dashboard> {
         let queries: Option<Vec<Query>> = queries.collect();
         let queries =
             queries.filter(|q| !q.is_empty()).with_context(|| format!("{title}: a query without expr"))?;
-        panels.push(Panel { title, may_be_empty: description.contains(MAY_BE_EMPTY), description, queries });
+        panels.push(Panel { title, may_be_empty: description.contains(MAY_BE_EMPTY), queries });
     }
     if panels.is_empty() {
         bail!("no panels");
