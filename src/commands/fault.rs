@@ -1,10 +1,10 @@
 //! `lab fault`: break a running lab on purpose, see what fires, put it right.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::context::{Context, Running};
 use crate::engine::{Breakable, InstanceLock};
-use crate::topology::{Fault, Step};
+use crate::topology::{Alert, Fault, Step};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -13,61 +13,38 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
-    let running = match args.name {
-        None => return list(&context.running().await?),
-        Some(_) => {
-            let _lock = InstanceLock::take(&context.instance)?;
-            let running = context.running().await?;
-            let resolved = running.resolved().await?;
-            let breakable = Breakable {
-                engine: &running.engine,
-                file: &running.project.file,
-                topology: &running.topology,
-                resolved: &resolved,
-            };
-            match args.name.as_deref() {
-                Some("undo") => return undo(&running, &breakable).await,
-                name => {
-                    let fault = find(&running, name.unwrap_or_default())?;
-                    breakable.inject(&running.state, fault).await?;
-                }
-            }
-            running
+    let Some(name) = args.name else { return list(&context.running().await?) };
+    let _lock = InstanceLock::take(&context.instance)?;
+    let running = context.running().await?;
+    let (engine, file, topology) = (&running.engine, &running.project.file, &running.topology);
+    let breakable = Breakable { engine, file, topology };
+    if name == "undo" {
+        let undone = breakable.undo_all(&running.state).await?;
+        match undone.as_slice() {
+            [] => say!("nothing is broken on purpose"),
+            names => say!("put right: {}", names.join(", ")),
         }
-    };
-    let name = args.name.unwrap_or_default();
+        return Ok(());
+    }
     let fault = find(&running, &name)?;
+    breakable.inject(&running.state, fault).await?;
     say!("{name}: {}", fault.about);
     for step in &fault.steps {
         say!("  done: {}", in_words(step));
     }
     match raised(&running, fault).as_slice() {
         [] => say!("no alert is there for it"),
-        alerts => say!("raises {}; see ./lab alerts", alerts.join(", ")),
+        alerts => say!("raises {}: see ./lab alerts{}", alerts.join(", "), context.option()),
     }
-    say!("put it right: ./lab fault undo");
-    Ok(())
-}
-
-async fn undo(running: &Running, breakable: &Breakable<'_>) -> Result<()> {
-    let undone = breakable.undo_all(&running.state).await?;
-    if undone.is_empty() {
-        say!("nothing is broken on purpose");
-    } else {
-        say!("put right: {}", undone.join(", "));
-    }
+    say!("put it right: ./lab fault undo{}", context.option());
     Ok(())
 }
 
 fn list(running: &Running) -> Result<()> {
-    let faults = &running.project.file.faults;
-    if faults.is_empty() {
-        bail!("this definition knows no faults");
-    }
-    for fault in faults {
+    for fault in &running.project.file.faults {
         let name = fault.name.get_ref();
         let broken = running.state.faults.contains(name);
-        say!("{name}{}", if broken { "   (in force; ./lab fault undo)" } else { "" });
+        say!("{name}{}", if broken { "   (in force: ./lab fault undo)" } else { "" });
         say!("  {}", fault.about);
         let alerts = raised(running, fault);
         if !alerts.is_empty() {
@@ -86,24 +63,18 @@ fn find<'a>(running: &'a Running, name: &str) -> Result<&'a Fault> {
 }
 
 fn raised(running: &Running, fault: &Fault) -> Vec<String> {
-    let alerts = &running.project.file.alerts;
-    let by_it = |name: &&crate::topology::Alert| {
-        name.fault.as_ref().is_some_and(|f| f.get_ref() == fault.name.get_ref())
-    };
-    alerts.iter().filter(by_it).map(|a| a.name.get_ref().clone()).collect()
+    let by_it = |alert: &&Alert| alert.fault.as_ref().is_some_and(|f| f.get_ref() == fault.name.get_ref());
+    running.project.file.alerts.iter().filter(by_it).map(|a| a.name.get_ref().clone()).collect()
 }
 
 fn in_words(step: &Step) -> String {
+    let names = step.services().join(", ");
     match step {
-        Step::Kill(services) => format!("killed {}", services.join(", ")),
-        Step::Pause(services) => format!("paused {}", services.join(", ")),
-        Step::Cut { services, from } if from.is_empty() => {
-            format!("cut {} from the network", services.join(", "))
-        }
-        Step::Cut { services, from } => format!("cut {} from {}", services.join(", "), from.join(", ")),
-        Step::Slow { services, kilobits } => {
-            format!("{} sends at most {kilobits} kilobits a second", services.join(", "))
-        }
+        Step::Kill(_) => format!("killed {names}"),
+        Step::Pause(_) => format!("paused {names}"),
+        Step::Cut { from, .. } if from.is_empty() => format!("cut {names} from the network"),
+        Step::Cut { from, .. } => format!("cut {names} from {}", from.join(", ")),
+        Step::Slow { kilobits, .. } => format!("{names} sends at most {kilobits} kilobits a second"),
         Step::Produce(records) => format!("wrote {records} records into financial_transactions"),
     }
 }

@@ -12,7 +12,7 @@ use testcontainers::bollard::query_parameters::{
 };
 use tokio::sync::watch;
 
-use super::{Engine, FAULT_LABEL, INSTANCE_LABEL, InstanceState, Resolved};
+use super::{Engine, FAULT_LABEL, INSTANCE_LABEL, InstanceState};
 use crate::clients::producer::{Acks, Format, Order, Profile, produce};
 use crate::topology::{Endpoints, Fault, LabFile, Service, Step, Topology};
 
@@ -27,8 +27,6 @@ pub struct Breakable<'a> {
     pub file: &'a LabFile,
     /// The lab as it runs.
     pub topology: &'a Topology,
-    /// Its images.
-    pub resolved: &'a Resolved,
 }
 
 impl Breakable<'_> {
@@ -193,7 +191,7 @@ impl Breakable<'_> {
                 cap_add: Some(vec!["NET_ADMIN".to_owned()]),
                 ..HostConfig::default()
             }),
-            ..self.own_container()?
+            ..self.own_container().await?
         };
         let name = self.topology.instance.container(&format!("fault-step-{}", service.name));
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
@@ -213,14 +211,14 @@ impl Breakable<'_> {
         Ok(())
     }
 
-    fn own_container(&self) -> Result<ContainerCreateBody> {
-        let image = self.resolved.images.get(OWN_IMAGE).context("the lab has no service of the own image")?;
+    /// A container of the own image that this very lab was started from: the program may have been built anew since.
+    async fn own_container(&self) -> Result<ContainerCreateBody> {
+        let own = self.topology.services.iter().find(|s| s.image == OWN_IMAGE);
+        let own = own.context("the lab has no service of the own image")?;
+        let found = self.engine.docker.inspect_container(&own.container, None::<InspectContainerOptions>);
+        let found = found.await.with_context(|| format!("{} is not there", own.name))?;
         let labels = [(INSTANCE_LABEL.to_owned(), self.topology.instance.name().to_owned())];
-        Ok(ContainerCreateBody {
-            image: Some(image.clone()),
-            labels: Some(labels.into()),
-            ..Default::default()
-        })
+        Ok(ContainerCreateBody { image: found.image, labels: Some(labels.into()), ..Default::default() })
     }
 
     fn marker(&self, fault: &str) -> String {
@@ -228,7 +226,7 @@ impl Breakable<'_> {
     }
 
     async fn mark(&self, fault: &str) -> Result<String> {
-        let mut body = self.own_container()?;
+        let mut body = self.own_container().await?;
         body.labels.get_or_insert_default().insert(FAULT_LABEL.to_owned(), fault.to_owned());
         let name = self.marker(fault);
         let options = CreateContainerOptionsBuilder::new().name(&name).build();

@@ -115,19 +115,18 @@ async fn episode(lab: &Arc<Lab>, fault: &str) -> Result<Episode> {
     outcome.clone().map_err(|why| anyhow::anyhow!(why))
 }
 
-async fn breakable(lab: &Lab) -> Result<Breakable<'_>> {
-    let resolved = lab.resolved()?;
-    Ok(Breakable { engine: lab.engine()?, file: &lab.project.file, topology: &lab.topology, resolved })
+fn breakable(lab: &Lab) -> Result<Breakable<'_>> {
+    Ok(Breakable { engine: lab.engine()?, file: &lab.project.file, topology: &lab.topology })
 }
 
 async fn inject(lab: &Lab, fault: &Fault) -> Result<()> {
     let state = lab.engine()?.instance(lab.topology.instance.name()).await?;
-    breakable(lab).await?.inject(&state, fault).await
+    breakable(lab)?.inject(&state, fault).await
 }
 
 async fn undo(lab: &Lab) -> Result<()> {
     let state = lab.engine()?.instance(lab.topology.instance.name()).await?;
-    breakable(lab).await?.undo_all(&state).await?;
+    breakable(lab)?.undo_all(&state).await?;
     Ok(())
 }
 

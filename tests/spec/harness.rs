@@ -15,7 +15,7 @@ use streamlab::topology::{Flow, Instance};
 use tokio::runtime::Runtime;
 use tokio::sync::{RwLock, watch};
 
-use crate::lab::{INSTANCE, Lab, evidence, prepare, remove_on_signal};
+use crate::lab::{INSTANCE, Lab, attached, evidence, prepare, remove_on_signal};
 use crate::report::{Report, Row, Verdict};
 use crate::{alerts, command_rows, health, logs, metrics, ports};
 
@@ -85,7 +85,12 @@ fn try_run(args: &Arguments, tests: Vec<FlowTest>, faults: bool) -> Result<ExitC
     let program = PathBuf::from(env!("CARGO_BIN_EXE_streamlab"));
     let project = Project::open(Some(&root.join("lab.toml")), program)?;
     let attach = std::env::var("LAB_ATTACH").ok();
-    let planned = plan(&project, tests, attach.as_deref(), faults)?;
+    let runtime = Runtime::new()?;
+    let attached = match &attach {
+        Some(attach) => Some(runtime.block_on(attached(project.clone(), attach))?),
+        None => None,
+    };
+    let planned = plan(&project, tests, attached.as_ref(), faults)?;
     let shell = |p: &Planned| {
         let trial = Trial::test(p.name.clone(), || Ok(()));
         trial.with_ignored_flag(p.not_run.is_some())
@@ -96,11 +101,13 @@ fn try_run(args: &Arguments, tests: Vec<FlowTest>, faults: bool) -> Result<ExitC
         return Ok(libtest_mimic::run(args, trials).exit_code());
     }
     let folder = root.join("target/spec");
-    let runtime = Runtime::new()?;
     let chosen: Vec<&Planned> = planned.iter().filter(|p| selected(p) && p.not_run.is_none()).collect();
     // One trial without stations needs the whole lab.
     let stations = chosen.iter().map(|p| p.stations.clone()).collect::<Option<Vec<_>>>().map(|s| s.concat());
-    let (lab, started) = runtime.block_on(prepare(project, stations, attach.as_deref()))?;
+    let (lab, started) = match attached {
+        Some(lab) => (lab, None),
+        None => runtime.block_on(prepare(project, stations))?,
+    };
     let lab = Arc::new(lab);
     let report = Arc::new(Report::default());
     if started.is_some() {
@@ -219,7 +226,12 @@ async fn one(
     outcome
 }
 
-fn plan(project: &Project, tests: Vec<FlowTest>, attach: Option<&str>, faults: bool) -> Result<Vec<Planned>> {
+fn plan(
+    project: &Project,
+    tests: Vec<FlowTest>,
+    attached: Option<&Lab>,
+    faults: bool,
+) -> Result<Vec<Planned>> {
     let rows: BTreeSet<&str> = project.file.flows.iter().map(|f| f.id.get_ref().as_str()).collect();
     let functions: BTreeSet<&str> = tests.iter().map(|t| t.id).collect();
     if rows != functions {
@@ -229,15 +241,14 @@ fn plan(project: &Project, tests: Vec<FlowTest>, attach: Option<&str>, faults: b
             "lab.toml and the spec differ: flows without a test {without:?}, tests without a flow {unknown:?}"
         );
     }
-    let attached_file = attach.is_some_and(|a| Path::new(a).is_file());
     let not_run = |needs_engine: bool, fault: bool, stations: &[String]| -> Option<String> {
-        if needs_engine && attached_file {
+        if needs_engine && attached.is_some_and(|lab| lab.engine().is_err()) {
             return Some("needs the engine".to_owned());
         }
-        if fault && attach.is_some() && !faults {
+        if fault && attached.is_some() && !faults {
             return Some("an attached lab suffers no fault without --faults".to_owned());
         }
-        needs_image(project, stations).map(|image| format!("needs image {image}"))
+        needs_image(project, attached, stations).map(|image| format!("needs image {image}"))
     };
     let mut planned = Vec::new();
     for test in tests {
@@ -332,12 +343,13 @@ fn plan(project: &Project, tests: Vec<FlowTest>, attach: Option<&str>, faults: b
     Ok(planned)
 }
 
-/// The first image on the path that the local source does not have.
-fn needs_image(project: &Project, stations: &[String]) -> Option<String> {
-    let specs =
-        project.file.services.iter().filter(|(name, spec)| {
-            stations.iter().any(|s| s == *name || spec.member_names(name).contains(s))
-        });
-    let images = specs.map(|(_, spec)| spec.image.get_ref());
-    images.into_iter().find(|i| project.file.images[*i].recipe.is_none()).cloned()
+/// The first image on the path that there is not: the local source's, or that of a service that an attached lab lacks.
+fn needs_image(project: &Project, attached: Option<&Lab>, stations: &[String]) -> Option<String> {
+    let on_path = |name: &str, members: &[String]| stations.iter().any(|s| s == name || members.contains(s));
+    let specs = project.file.services.iter().filter(|(name, spec)| on_path(name, &spec.member_names(name)));
+    let missing = |(name, spec): &(&String, &streamlab::topology::ServiceSpec)| match attached {
+        Some(lab) => !lab.topology.services.iter().any(|s| &s.group == *name),
+        None => project.file.images[spec.image.get_ref()].recipe.is_none(),
+    };
+    specs.into_iter().find(missing).map(|(_, spec)| spec.image.get_ref().clone())
 }

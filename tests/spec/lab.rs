@@ -37,10 +37,6 @@ impl Lab {
         self.engine.as_ref().context("not without the engine")
     }
 
-    pub(crate) fn resolved(&self) -> Result<&Resolved> {
-        self.resolved.as_ref().context("not without the engine's images")
-    }
-
     pub(crate) fn service(&self, name: &str) -> Result<&Service> {
         self.topology.service(name).with_context(|| format!("no service {name}"))
     }
@@ -114,15 +110,11 @@ pub(crate) async fn evidence(lab: &Lab, folder: &Path, trial: &str, text: &str) 
     folder
 }
 
-/// Starts a lab with what `stations` need (the whole lab where none), or attaches to one.
+/// Starts a lab with what `stations` need (the whole lab where none).
 pub(crate) async fn prepare(
     project: Project,
     stations: Option<Vec<String>>,
-    attach: Option<&str>,
 ) -> Result<(Lab, Option<Started>)> {
-    if let Some(attach) = attach {
-        return Ok((attached(project, attach).await?, None));
-    }
     let engine = Engine::connect().await?;
     build_own_image(&engine, &project).await?;
     // What a killed run left.
@@ -156,12 +148,15 @@ pub(crate) async fn prepare(
     ))
 }
 
-async fn attached(project: Project, attach: &str) -> Result<Lab> {
+/// The lab of an instance, or of an endpoints file.
+pub(crate) async fn attached(project: Project, attach: &str) -> Result<Lab> {
     if Path::new(attach).is_file() {
         let text = std::fs::read_to_string(attach)?;
         let endpoints: Endpoints =
             serde_json::from_str(&text).with_context(|| format!("{attach} is no endpoints file"))?;
-        let topology = project.topology(Some(&endpoints.lab), Instance::documented())?;
+        let whole = project.topology(Some(&endpoints.lab), Instance::documented())?;
+        let all = whole.host_ports().all(|(_, service, _)| endpoints.services.contains_key(&service.name));
+        let topology = if all { whole } else { whole.buildable(&project.file) };
         return Ok(Lab {
             project,
             endpoints,
@@ -176,7 +171,9 @@ async fn attached(project: Project, attach: &str) -> Result<Lab> {
     if state.containers.is_empty() {
         bail!("LAB_ATTACH={attach}: no such file, and no instance of that name is up (./lab up)");
     }
-    let topology = project.topology(state.lab.as_deref(), Instance::new(attach, state.offset)?)?;
+    let whole = project.topology(state.lab.as_deref(), Instance::new(attach, state.offset)?)?;
+    let upstream = state.source.as_deref() == Some("upstream");
+    let topology = if upstream { whole } else { whole.buildable(&project.file) };
     let resolved = engine.resolve(&project, &topology, Source::Local).await.ok();
     Ok(Lab {
         project,

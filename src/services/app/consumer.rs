@@ -159,6 +159,9 @@ pub(super) fn read(bootstrap: &str, shared: &Arc<Shared>, stop: &watch::Receiver
         .set("bootstrap.servers", bootstrap)
         .set("client.id", GROUP)
         .set("group.id", GROUP)
+        // A member that was killed, or could not say goodbye to brokers that went with it, is this one again: without a
+        // fixed name Kafka would wait 45 s for the old one first.
+        .set("group.instance.id", GROUP)
         .set("auto.offset.reset", "earliest")
         // At least once: the client commits what was stored, and stored is what was handled.
         .set("enable.auto.offset.store", "false")
