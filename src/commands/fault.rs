@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 
 use super::context::{Context, Running};
 use crate::engine::{Breakable, InstanceLock};
-use crate::topology::{Alert, Fault, Step};
+use crate::topology::{Alert, Fault};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -30,7 +30,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     breakable.inject(&running.state, fault).await?;
     say!("{name}: {}", fault.about);
     for step in &fault.steps {
-        say!("  done: {}", in_words(step));
+        say!("  done: {step}");
     }
     match raised(&running, fault).as_slice() {
         [] => say!("no alert is there for it"),
@@ -65,16 +65,4 @@ fn find<'a>(running: &'a Running, name: &str) -> Result<&'a Fault> {
 fn raised(running: &Running, fault: &Fault) -> Vec<String> {
     let by_it = |alert: &&Alert| alert.fault.as_ref().is_some_and(|f| f.get_ref() == fault.name.get_ref());
     running.project.file.alerts.iter().filter(by_it).map(|a| a.name.get_ref().clone()).collect()
-}
-
-fn in_words(step: &Step) -> String {
-    let names = step.services().join(", ");
-    match step {
-        Step::Kill(_) => format!("killed {names}"),
-        Step::Pause(_) => format!("paused {names}"),
-        Step::Cut { from, .. } if from.is_empty() => format!("cut {names} from the network"),
-        Step::Cut { from, .. } => format!("cut {names} from {}", from.join(", ")),
-        Step::Slow { kilobits, .. } => format!("{names} sends at most {kilobits} kilobits a second"),
-        Step::Produce(records) => format!("wrote {records} records into financial_transactions"),
-    }
 }

@@ -8,7 +8,7 @@ use crate::topology::{LabFile, Protocol, Topology};
 pub(super) const HEAD: &str =
     "<!-- Rendered from lab.toml by `./lab render`; a test holds it against drift. -->\n\n";
 
-fn cell(text: &str) -> String {
+pub(super) fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ").replace('\t', "\\t")
 }
 

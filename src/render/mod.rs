@@ -6,6 +6,7 @@ mod docs;
 mod downloads;
 mod inputs;
 mod nix;
+mod watch;
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,8 @@ pub fn pages(file: &LabFile, inputs: &Inputs) -> Result<BTreeMap<String, String>
         ("docs/flows.md".to_owned(), docs::flows(file)),
         ("docs/commands.md".to_owned(), docs::commands(file, &documented)),
         ("docs/images.md".to_owned(), docs::images(file, &inputs.digests)),
+        ("docs/metrics.md".to_owned(), watch::metrics(&documented)),
+        ("docs/alerts.md".to_owned(), watch::alerts(file)),
         ("docs/diagram.md".to_owned(), docs::diagram(file, &documented)),
         ("docs/downloads.md".to_owned(), downloads::page(&downloads(&inputs.pins).0, docs::HEAD)),
         ("nix/topology.json".to_owned(), nix::topology(file, inputs)?),

@@ -95,6 +95,21 @@ impl Step {
     }
 }
 
+/// In words, as something that is done.
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = self.services().join(", ");
+        match self {
+            Self::Kill(_) => write!(f, "kill {names}"),
+            Self::Pause(_) => write!(f, "pause {names}"),
+            Self::Cut { from, .. } if from.is_empty() => write!(f, "cut {names} from the network"),
+            Self::Cut { from, .. } => write!(f, "cut {names} from {}", from.join(", ")),
+            Self::Slow { kilobits, .. } => write!(f, "let {names} send at most {kilobits} kilobits a second"),
+            Self::Produce(records) => write!(f, "write {records} records into financial_transactions"),
+        }
+    }
+}
+
 /// An alert and the fault that proves it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

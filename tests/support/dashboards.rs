@@ -1,5 +1,7 @@
 //! Grafana's dashboards as their files say: panels with their queries, and the variables in them.
 
+#![allow(dead_code, reason = "each binary uses its part")]
+
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};

@@ -1,0 +1,214 @@
+//! The files of the monitoring, by the real promtool and amtool: they parse, the rules do what their unit tests say, and
+//! lab.toml, rules, runbooks and dashboards name the same alerts. Planted mistakes are refused by name.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+#[path = "support/dashboards.rs"]
+mod support_dashboards;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use rstest::rstest;
+use streamlab::engine::recipe_images;
+use support::{engine_with, root, run, text};
+use support_dashboards::{dashboards, parse};
+
+/// Runs a tool of an image on a folder, mounted at /files.
+async fn tool(recipe: &str, folder: &Path, script: &str) -> Output {
+    let (project, engine) = engine_with(&[recipe]).await;
+    let images = recipe_images(&project, &engine.arch).unwrap();
+    let image = images.into_iter().find(|i| i.name == recipe).unwrap().reference;
+    let mut command = Command::new("docker");
+    command.args(["run", "--rm", "--network", "none", "--volume"]);
+    command.arg(format!("{}:/files:ro", folder.display()));
+    command.args(["--workdir", "/files", "--entrypoint", "sh", &image, "-c", script]).output().unwrap()
+}
+
+/// A copy of `monitoring/` in which one text is replaced.
+fn changed(file: &str, from: &str, to: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let copied =
+        Command::new("cp").arg("-a").arg(root().join("monitoring/.")).arg(folder.path()).status().unwrap();
+    assert!(copied.success());
+    let path = folder.path().join(file);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{file} does not hold {from:?}");
+    std::fs::write(&path, text.replace(from, to)).unwrap();
+    // mktemp's 0700: the tool is another user.
+    Command::new("chmod").arg("-R").arg("a+rX").arg(folder.path()).status().unwrap();
+    folder
+}
+
+const RULES: &str =
+    "promtool check rules prometheus/rules/*.yml && promtool test rules prometheus/tests/*.yml";
+
+#[tokio::test]
+async fn the_rules_do_what_their_tests_say() {
+    let output = tool("prometheus", &root().join("monitoring"), RULES).await;
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(text(&output).matches("SUCCESS").count(), 4 + 5, "{}", text(&output));
+}
+
+#[rstest]
+#[case::no_yaml("prometheus/rules/kafka.yml", "groups:", "groups", "kafka.yml")]
+#[case::no_promql("prometheus/rules/kafka.yml", "sum by (job)", "sum by job", "parse error")]
+#[case::a_metric_of_another_name(
+    "prometheus/rules/platform.yml",
+    "probe_success",
+    "probe_successes",
+    "alertname: SchemaRegistryDown"
+)]
+#[case::never_fires("prometheus/rules/consumers.yml", "> 1000", "> 1000000", "KafkaConsumerLagHigh")]
+#[case::fires_too_soon("prometheus/rules/kafka.yml", "for: 10s", "for: 0s", "KafkaBrokerDown")]
+#[case::another_runbook("prometheus/rules/spark.yml", "#sparkworkerlost", "#sparkworker", "SparkWorkerLost")]
+#[tokio::test]
+async fn a_mistake_in_the_rules_is_found(
+    #[case] file: &str,
+    #[case] from: &str,
+    #[case] to: &str,
+    #[case] says: &str,
+) {
+    let folder = changed(file, from, to);
+    let output = tool("prometheus", folder.path(), RULES).await;
+    assert!(!output.status.success() && text(&output).contains(says), "{}", text(&output));
+}
+
+/// As the products read them: filled in by the program itself, into a folder of its own.
+fn filled(monitoring: &Path) -> (tempfile::TempDir, Output) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = support::lab(&["setup", "monitoring", "--from"]);
+    command.arg(monitoring).arg("--to").arg(folder.path());
+    for (name, value) in [
+        ("TARGETS", "[]"),
+        ("PROBES", "[]"),
+        ("INSTANCE", "default"),
+        ("ALERTMANAGER", "alertmanager:9093"),
+        ("BLACKBOX_EXPORTER", "blackbox-exporter:9115"),
+        ("PROMETHEUS_URL", "http://localhost:9090"),
+        ("RUNBOOKS", "http://localhost:8090/runbooks"),
+        ("MAIL_SINK", "mail-sink:1025"),
+        ("DEFAULT_SLACK_URL", "http://alert-receiver:8080/slack"),
+    ] {
+        command.env(name, value);
+    }
+    let output = command.output().unwrap();
+    Command::new("chmod").arg("-R").arg("a+rX").arg(folder.path()).status().unwrap();
+    (folder, output)
+}
+
+#[tokio::test]
+async fn what_is_filled_in_is_what_the_products_read() {
+    let (folder, output) = filled(&root().join("monitoring"));
+    assert!(output.status.success(), "{}", text(&output));
+    // promtool wants the rules where the configuration names them.
+    let checks = "promtool check config --syntax-only prometheus.yml";
+    let output = tool("prometheus", folder.path(), checks).await;
+    assert!(output.status.success(), "{}", text(&output));
+    let output = tool("alertmanager", folder.path(), "amtool check-config alertmanager.yml").await;
+    assert!(output.status.success() && text(&output).contains("1 receivers"), "{}", text(&output));
+    let routed =
+        "amtool config routes test --config.file=alertmanager.yml alertname=KafkaBrokerDown severity=warning";
+    let output = tool("alertmanager", folder.path(), routed).await;
+    assert!(text(&output).contains("oncall"), "{}", text(&output));
+}
+
+#[rstest]
+#[case::prometheus(
+    "prometheus/prometheus.yml",
+    "${ALERTMANAGER}",
+    "${ALERTMANGER}",
+    "no variable ALERTMANGER"
+)]
+#[case::alertmanager("alertmanager/alertmanager.yml", "${MAIL_SINK}", "${MAIL}", "no variable MAIL")]
+fn a_variable_that_nobody_sets_is_named(
+    #[case] file: &str,
+    #[case] from: &str,
+    #[case] to: &str,
+    #[case] says: &str,
+) {
+    let (_, output) = filled(changed(file, from, to).path());
+    assert!(!output.status.success() && text(&output).contains(says), "{}", text(&output));
+    assert!(text(&output).contains(file), "{}", text(&output));
+}
+
+/// Names after `- alert:` in the rules.
+fn ruled() -> BTreeSet<String> {
+    let folder = std::fs::read_dir(root().join("monitoring/prometheus/rules")).unwrap();
+    let texts = folder.map(|f| std::fs::read_to_string(f.unwrap().path()).unwrap());
+    let names = |t: String| {
+        t.lines().filter_map(|l| Some(l.trim().strip_prefix("- alert: ")?.to_owned())).collect::<Vec<_>>()
+    };
+    texts.flat_map(names).collect()
+}
+
+#[tokio::test]
+async fn every_alert_is_a_row_and_has_a_runbook_and_a_panel_that_leads_there() {
+    let (project, _) = engine_with(&[]).await;
+    let rows: BTreeSet<String> = project.file.alerts.iter().map(|a| a.name.get_ref().clone()).collect();
+    assert_eq!(rows, ruled(), "rows of topology/faults.toml, and alerts of the rules");
+    let runbooks = std::fs::read_to_string(root().join("docs/runbooks.md")).unwrap();
+    let headings: BTreeSet<String> =
+        runbooks.lines().filter_map(|l| Some(l.strip_prefix("## ")?.to_owned())).collect();
+    assert_eq!(rows, headings, "rows, and sections of docs/runbooks.md");
+    for alert in &project.file.alerts {
+        let name = alert.name.get_ref();
+        if let Some(fault) = &alert.fault {
+            let section = runbooks.split("\n## ").find(|s| s.starts_with(name.as_str())).unwrap();
+            let tried = format!("./lab fault {}`", fault.get_ref());
+            assert!(section.contains(&tried), "the runbook of {name} does not say {tried}");
+        }
+    }
+    let mut linked = String::new();
+    for file in std::fs::read_dir(root().join(support_dashboards::FOLDER)).unwrap() {
+        linked += &std::fs::read_to_string(file.unwrap().path()).unwrap();
+    }
+    for name in &rows {
+        let link = format!("/runbooks#{}\"", name.to_lowercase());
+        assert!(linked.contains(&link), "no panel leads to {link}");
+    }
+}
+
+#[test]
+fn every_dashboard_has_its_own_name_and_a_row_in_the_documentation() {
+    let all = dashboards(root()).unwrap_or_else(|e| panic!("{e:#}"));
+    let uids: BTreeSet<&str> = all.iter().map(|d| d.uid.as_str()).collect();
+    assert_eq!(uids.len(), all.len());
+    let page = std::fs::read_to_string(root().join("docs/dashboards.md")).unwrap();
+    for dashboard in &all {
+        for panel in &dashboard.panels {
+            assert!(
+                page.contains(&panel.title),
+                "docs/dashboards.md has no {:?} of {}",
+                panel.title,
+                dashboard.title
+            );
+        }
+    }
+}
+
+#[rstest]
+#[case::no_json("{", "no JSON")]
+#[case::no_panels(r#"{"uid":"a","title":"A","panels":[]}"#, "no panels")]
+#[case::no_query(
+    r#"{"uid":"a","title":"A","panels":[{"type":"stat","title":"P","targets":[{}]}]}"#,
+    "P: a query without expr"
+)]
+#[case::another_kind_of_variable(
+    r#"{"uid":"a","title":"A","panels":[],"templating":{"list":[{"name":"v","query":"query_result(up)"}]}}"#,
+    "$v: only label_values(…) is checked"
+)]
+fn a_dashboard_that_would_not_be_checked_is_refused(#[case] text: &str, #[case] says: &str) {
+    let error = parse(text).err().map(|e| format!("{e:#}")).unwrap_or_default();
+    assert!(error.contains(says), "{error}");
+}
+
+#[test]
+fn faults_and_alerts_of_a_lab_that_is_not_up_say_so() {
+    for arguments in [["fault", "broker-killed"], ["fault", "undo"], ["alerts", "--json"]] {
+        let output = run(&[&arguments[..], &["--instance", "not-up"]].concat());
+        assert!(!output.status.success());
+        assert!(text(&output).contains("instance not-up is not up"), "{}", text(&output));
+    }
+}
