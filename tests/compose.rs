@@ -97,5 +97,5 @@ async fn a_lab_that_compose_brings_up_proves_the_same_flows() {
     down().await.unwrap();
     let spec = spec.unwrap_or_else(|e| panic!("{e:#}"));
     assert!(spec.status.success(), "{}", text(&spec));
-    assert!(text(&spec).contains("7 proven, 0 failed"), "{}", text(&spec));
+    assert!(text(&spec).contains("10 proven, 0 failed"), "{}", text(&spec));
 }
