@@ -37,11 +37,13 @@
             LAB_PROGRAM = lib.getExe (ours pkgs).lab;
             LAB_SOURCES = folder [
               ./lab.toml
+              ./topology
+              ./docs/runbooks.md
               ./images.lock.json
               ./compose
               ./jobs
               ./schemas
-              (lib.fileset.maybeMissing ./monitoring)
+              ./monitoring
             ];
           };
           text = builtins.readFile ./nix/run-lab.sh;

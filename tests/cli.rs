@@ -19,10 +19,10 @@ use support::{lab, run, text};
 #[case::unknown_scenario(&["produce", "weather"], "unrecognized subcommand 'weather'")]
 #[case::ledger_without_count(&["produce", "transactions", "--ledger", "x.json"], "--count")]
 #[case::unknown_source(&["up", "--images", "cloud"], "possible values: local, upstream, auto")]
-#[case::unknown_lab(&["up", "--lab", "nope", "--instance", "nope"], "no lab named \"nope\"; there are: transactions")]
+#[case::unknown_lab(&["up", "--lab", "nope", "--instance", "nope"], "no lab named \"nope\"; there are: full, transactions")]
 #[case::bad_instance(&["up", "--instance", "No Such"], "instance name")]
 #[case::offset_too_far(&["up", "--instance", "far", "--port-offset", "20000"], "past 65535")]
-#[case::offset_on_a_documented_port(&["up", "--instance", "on", "--port-offset", "10000"], "a documented port of another service")]
+#[case::offset_on_a_documented_port(&["up", "--instance", "on", "--port-offset", "1100"], "a documented port of another service")]
 #[case::unknown_command(&["fly"], "unrecognized subcommand 'fly'")]
 #[case::no_such_file(&["--file", "nowhere/lab.toml", "status"], "nowhere/lab.toml cannot be read")]
 fn bad_input_gets_a_clear_error(#[case] arguments: &[&str], #[case] expected: &str) {
@@ -47,12 +47,13 @@ fn without_an_engine_it_says_what_to_do() {
 #[test]
 fn a_malformed_definition_is_refused_with_every_line() {
     let folder = std::env::temp_dir().join(format!("streamlab-cli-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let text_of_lab = std::fs::read_to_string(support::root().join("lab.toml")).unwrap();
-    let planted =
-        text_of_lab.replace("needs = [\"spark-master\", \"volume-setup\"]", "needs = [\"spark-mister\"]");
+    std::fs::create_dir_all(folder.join("topology")).unwrap();
     let path = folder.join("lab.toml");
-    std::fs::write(&path, planted).unwrap();
+    for (part, text) in streamlab::project::definition(&support::root().join("lab.toml")).unwrap() {
+        let planted =
+            text.replace("needs = [\"spark-master\", \"volume-setup\"]", "needs = [\"spark-mister\"]");
+        std::fs::write(folder.join(part), planted).unwrap();
+    }
     let output = run(&["--file", path.to_str().unwrap(), "up"]);
     std::fs::remove_dir_all(&folder).unwrap();
     let said = text(&output);

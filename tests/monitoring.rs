@@ -87,7 +87,7 @@ fn filled(monitoring: &Path) -> (tempfile::TempDir, Output) {
         ("ALERTMANAGER", "alertmanager:9093"),
         ("BLACKBOX_EXPORTER", "blackbox-exporter:9115"),
         ("PROMETHEUS_URL", "http://localhost:9090"),
-        ("RUNBOOKS", "http://localhost:8090/runbooks"),
+        ("RUNBOOKS", "http://localhost:8095/runbooks"),
         ("MAIL_SINK", "mail-sink:1025"),
         ("DEFAULT_SLACK_URL", "http://alert-receiver:8080/slack"),
     ] {

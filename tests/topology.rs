@@ -210,6 +210,55 @@ fn a_part_of_the_lab_brings_what_it_needs_and_no_more() {
     "no lab named \"transaction\"",
     "default_lab"
 )]
+#[case::metrics_of_no_port(
+    "metrics = [{ port = \"jmx\" }]",
+    "metrics = [{ port = \"jxm\" }]",
+    "has no port named \"jxm\"",
+    "jxm"
+)]
+#[case::metrics_of_a_port_without_http(
+    "metrics = [{ port = \"jmx\" }]",
+    "metrics = [{ port = \"controller\" }]",
+    "port \"controller\" does not speak HTTP",
+    "controller"
+)]
+#[case::probe_of_no_port("probe = \"api\"", "probe = \"apu\"", "has no port named \"apu\"", "apu")]
+#[case::fault_of_nobody(
+    "kill = [\"kafka-broker-3\"]",
+    "kill = [\"kafka-broker-8\"]",
+    "no service or group named \"kafka-broker-8\"",
+    "broker-killed"
+)]
+#[case::unknown_step(
+    "{ kill = [\"kafka-broker-3\"] }",
+    "{ shoot = [\"kafka-broker-3\"] }",
+    "unknown variant `shoot`",
+    "shoot"
+)]
+#[case::fault_that_does_nothing(
+    "steps = [{ kill = [\"kafka-broker-3\"] }]",
+    "steps = []",
+    "fault \"broker-killed\" does nothing",
+    "broker-killed"
+)]
+#[case::alert_of_no_fault(
+    "fault = \"broker-killed\"",
+    "fault = \"broker-kissed\"",
+    "no fault named \"broker-kissed\"",
+    "broker-kissed"
+)]
+#[case::alert_without_a_reason(
+    "fault = \"broker-killed\"",
+    "",
+    "alert \"KafkaBrokerDown\" must have either a fault or a why",
+    "KafkaBrokerDown"
+)]
+#[case::alert_twice(
+    "name = \"KafkaOfflinePartitions\"",
+    "name = \"KafkaBrokerDown\"",
+    "alert \"KafkaBrokerDown\" is there twice",
+    "KafkaBrokerDown"
+)]
 fn a_planted_mistake_is_found(
     #[case] from: &str,
     #[case] to: &str,
@@ -227,6 +276,40 @@ fn a_planted_mistake_is_found(
         let line = planted.lines().nth(found.line - 1).unwrap_or_default();
         assert!(line.contains(on_line), "{found} points at {line:?}");
     }
+}
+
+/// A definition in parts is one text for the parser; a mistake is still named by its own file and line.
+#[test]
+fn a_mistake_in_a_part_names_the_part() {
+    let mut parts = definition_of(&support::root().join("lab.toml")).unwrap();
+    let (file, text) = parts.iter_mut().find(|(file, _)| file.ends_with("faults.toml")).unwrap();
+    assert_eq!(file, "topology/faults.toml");
+    *text = text.replacen("kill = [\"kafka-broker-3\"]", "kill = [\"nobody\"]", 1);
+    let line = 1 + text.lines().position(|l| l == "name = \"broker-killed\"").unwrap();
+    let said = LabFile::parse_parts(&parts).expect_err("the mistake passed")[0].to_string();
+    assert_eq!(said, format!("topology/faults.toml:{line}: no service or group named \"nobody\""));
+}
+
+#[test]
+fn what_prometheus_reads_has_this_instances_addresses_and_the_documented_names() {
+    let lab = resolved("default", 0);
+    let other = resolved("other", 1000);
+    assert_eq!(lab.targets().len(), other.targets().len());
+    for (here, there) in lab.targets().into_iter().zip(other.targets()) {
+        assert_eq!((&here.job, &here.instance, &here.path), (&there.job, &there.instance, &there.path));
+        assert_eq!(there.address, format!("other-{}", here.address));
+    }
+    // Two pages with the same labels would be one series.
+    let labels: BTreeSet<_> = lab.targets().into_iter().map(|t| (t.job, t.instance)).collect();
+    assert_eq!(labels.len(), lab.targets().len());
+    // A part of the lab reads only what it has.
+    let part = lab.only(["alertmanager"]);
+    let setup = part.service("monitoring-setup").unwrap();
+    let targets: serde_json::Value = serde_json::from_str(&part.environment(setup)["TARGETS"]).unwrap();
+    let instances: BTreeSet<_> =
+        targets.as_array().unwrap().iter().map(|t| t["labels"]["instance"].as_str().unwrap()).collect();
+    assert_eq!(instances, BTreeSet::from(["alert-receiver", "alertmanager"]));
+    assert_eq!(part.environment(setup)["PROBES"], "[]");
 }
 
 #[rstest]

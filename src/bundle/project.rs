@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail};
 
 use super::manifest::is_inside;
 
-/// What belongs to one machine only.
-const LEFT_OUT: [&str; 3] = ["target", "compose/.env", "streamlab"];
+/// What belongs to one machine only, or to one person: where Slack listens for him.
+const LEFT_OUT: [&str; 4] = ["target", "compose/.env", "streamlab", "monitoring/secrets"];
 
 /// Bytes of one file; a project is text and small data.
 const LARGEST_FILE: u64 = 64 << 20;
@@ -142,6 +142,7 @@ mod tests {
             (".git/z", "d"),
             (".ci/run", "e"),
             ("compose/.env", "f"),
+            ("monitoring/secrets/slack-url", "g"),
         ] {
             place(&from.path().join(path), text.as_bytes(), path == ".ci/run").unwrap();
         }
@@ -151,6 +152,7 @@ mod tests {
         let there = |path: &str| to.path().join(path).exists();
         assert!(there("lab.toml") && there("jobs/x.py") && there(".ci/run"));
         assert!(!there("target") && !there(".git") && !there("compose/.env"));
+        assert!(!there("monitoring/secrets"), "a secret must not travel");
         // Again: nothing to do. With an edited file: refused, and not overwritten.
         unpack_project(packed.as_slice(), to.path()).unwrap();
         std::fs::write(to.path().join("jobs/x.py"), "mine").unwrap();

@@ -43,16 +43,18 @@ pub(super) fn alerts(file: &LabFile) -> String {
         );
     }
     page.push_str(
-        "\n## Faults\n\n`./lab fault NAME` breaks, `./lab fault undo` puts everything right and waits until it is, `./lab alerts` says what fires meanwhile.\n\n| fault | what it is | what is done |\n|---|---|---|\n",
+        "\n## Faults\n\n`./lab fault NAME` breaks, `./lab fault undo` puts everything right and waits until it is, `./lab alerts` says what fires meanwhile.\n\n| fault | what it is | what is done | fires, and is held back |\n|---|---|---|---|\n",
     );
     for fault in &file.faults {
         let steps: Vec<String> = fault.steps.iter().map(Step::to_string).collect();
+        let held: Vec<String> = fault.holds_back.iter().map(|a| format!("`{}`", a.get_ref())).collect();
         let _ = writeln!(
             page,
-            "| `{}` | {} | {} |",
+            "| `{}` | {} | {} | {} |",
             fault.name.get_ref(),
             cell(&fault.about),
-            cell(&steps.join("; "))
+            cell(&steps.join("; ")),
+            held.join(", ")
         );
     }
     page

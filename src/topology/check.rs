@@ -311,6 +311,10 @@ impl Check<'_> {
                 }
             }
         }
+        let alerts: Vec<&String> = self.file.alerts.iter().map(|a| a.name.get_ref()).collect();
+        for held in self.file.faults.iter().flat_map(|f| &f.holds_back) {
+            self.known(held, "alert", alerts.iter().copied());
+        }
         let faults: Vec<&String> = self.file.faults.iter().map(|f| f.name.get_ref()).collect();
         for alert in &self.file.alerts {
             let name = alert.name.get_ref();

@@ -53,6 +53,9 @@ pub struct Fault {
     pub about: String,
     /// What is done, in this order; it is undone in no order.
     pub steps: Vec<Step>,
+    /// Alerts that fire too, and that nobody is told about because the fault's own says it all.
+    #[serde(default)]
+    pub holds_back: Vec<Spanned<String>>,
 }
 
 /// One step of a fault. Services and groups by name.
