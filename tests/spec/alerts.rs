@@ -23,7 +23,9 @@ const EVERY: Duration = Duration::from_millis(500);
 
 /// What one fault has shown of all its alerts: a fault is done once, however many trials look at it.
 #[derive(Default)]
-pub(crate) struct Episodes(std::sync::Mutex<BTreeMap<String, Arc<OnceCell<Result<Episode, String>>>>>);
+pub(crate) struct Episodes(std::sync::Mutex<BTreeMap<String, Played>>);
+
+type Played = Arc<OnceCell<Result<Episode, String>>>;
 
 /// A fault from injection to the last resolved notice.
 #[derive(Clone, Debug)]
