@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
 use streamlab::clients::alertmanager::Alertmanager;
-use streamlab::clients::http;
 use streamlab::engine::Breakable;
 use streamlab::probes::{Answer, eventually};
 use streamlab::topology::Fault;
@@ -17,6 +15,7 @@ use tokio::sync::OnceCell;
 use crate::harness::Body;
 use crate::lab::Lab;
 use crate::metrics::prometheus;
+use crate::receivers::{Notice, mails, notices};
 
 const PATIENCE: Duration = Duration::from_secs(100);
 const EVERY: Duration = Duration::from_millis(500);
@@ -47,45 +46,8 @@ struct Phases {
     resolved: f64,
 }
 
-#[derive(Clone, Debug, serde::Deserialize)]
-struct Notice {
-    id: u64,
-    status: String,
-    payload: Value,
-}
-
-impl Notice {
-    fn title(&self) -> &str {
-        self.payload["attachments"][0]["title"].as_str().unwrap_or_default()
-    }
-
-    fn text(&self) -> &str {
-        self.payload["attachments"][0]["text"].as_str().unwrap_or_default()
-    }
-
-    fn is(&self, status: &str, alert: &str) -> bool {
-        self.status == status && self.title().split([' ', ':']).any(|word| word == alert)
-    }
-}
-
 fn alertmanager(lab: &Lab) -> Result<Alertmanager> {
     Ok(Alertmanager::new(format!("http://127.0.0.1:{}", lab.endpoints.port("alertmanager", "web")?)))
-}
-
-async fn notices(lab: &Lab, after: u64) -> Result<Vec<Notice>> {
-    let port = lab.endpoints.port("alert-receiver", "web")?;
-    let url = format!("http://127.0.0.1:{port}/api/notifications?after={after}");
-    Ok(http().get(url).send().await?.error_for_status()?.json().await?)
-}
-
-async fn mails(lab: &Lab) -> Result<Vec<String>> {
-    let port = lab.endpoints.port("mail-sink", "ui")?;
-    let url = format!("http://127.0.0.1:{port}/api/v2/messages?limit=250");
-    let found: Value = http().get(url).send().await?.error_for_status()?.json().await?;
-    let items = found["items"].as_array().context("no items")?;
-    // The newest comes first.
-    let subjects = items.iter().rev().filter_map(|m| m["Content"]["Headers"]["Subject"][0].as_str());
-    Ok(subjects.map(str::to_owned).collect())
 }
 
 /// One row of the alerts table.

@@ -26,6 +26,7 @@ mod lab;
 mod logs;
 mod metrics;
 mod ports;
+mod receivers;
 mod report;
 mod spark;
 #[path = "../support/dashboards.rs"]
