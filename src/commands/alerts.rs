@@ -1,6 +1,6 @@
 //! `lab alerts`: what fires, since when, and what to do about it.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, bail};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -35,11 +35,15 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let url = |service| anyhow::Ok(format!("http://{}:{}", endpoints.host, endpoints.port(service, "web")?));
     let prometheus = Prometheus::new(url("prometheus")?);
     let alertmanager = Alertmanager::new(url("alertmanager")?);
-    let hint = "see ./lab status";
-    let known = prometheus.alerts().await.with_context(|| format!("Prometheus does not answer; {hint}"))?;
-    let passed_on =
-        alertmanager.alerts().await.with_context(|| format!("Alertmanager does not answer; {hint}"))?;
-    let rows = rows(&known, &passed_on);
+    let (known, passed_on) = tokio::join!(prometheus.alerts(), alertmanager.alerts());
+    let missing = [("Prometheus", known.as_ref().err()), ("Alertmanager", passed_on.as_ref().err())];
+    for (name, error) in missing.iter().filter_map(|(name, error)| Some((name, (*error)?))) {
+        eprintln!("{name} does not answer, and what it knows is missing here: {error:#}");
+    }
+    if missing.iter().all(|(_, error)| error.is_some()) {
+        bail!("neither answers.\n  See ./lab status{}", context.option());
+    }
+    let rows = rows(&known.unwrap_or_default(), &passed_on.unwrap_or_default());
     if args.json {
         say!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(());

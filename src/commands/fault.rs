@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 
 use super::context::{Context, Running};
+use super::signals::watch_signals;
 use crate::engine::{Breakable, InstanceLock};
 use crate::topology::{Alert, Fault};
 
@@ -14,8 +15,20 @@ pub(super) struct Args {
 
 pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let Some(name) = args.name else { return list(&context.running().await?) };
+    let mut cancel = watch_signals();
     let _lock = InstanceLock::take(&context.instance)?;
     let running = context.running().await?;
+    let mut work = std::pin::pin!(change(context, &running, &name));
+    tokio::select! {
+        done = &mut work => done,
+        _ = cancel.wait_for(|c| *c) => {
+            eprintln!("a fault that is half done could not be told from others: finishing first");
+            work.await
+        }
+    }
+}
+
+async fn change(context: &Context, running: &Running, name: &str) -> Result<()> {
     let (engine, file, topology) = (&running.engine, &running.project.file, &running.topology);
     let breakable = Breakable { engine, file, topology };
     if name == "undo" {
@@ -26,13 +39,13 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
         }
         return Ok(());
     }
-    let fault = find(&running, &name)?;
+    let fault = find(running, name)?;
     breakable.inject(&running.state, fault).await?;
     say!("{name}: {}", fault.about);
     for step in &fault.steps {
         say!("  done: {step}");
     }
-    match raised(&running, fault).as_slice() {
+    match raised(running, fault).as_slice() {
         [] => say!("no alert is there for it"),
         alerts => say!("raises {}: see ./lab alerts{}", alerts.join(", "), context.option()),
     }

@@ -66,6 +66,9 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
             row.ports.join(" ")
         );
     }
+    for fault in &running.state.faults {
+        say!("broken on purpose: {fault}   (./lab fault undo{})", context.option());
+    }
     let total: u64 = rows.iter().map(|r| r.memory_bytes).sum();
     say!("{:<24} {:<7} {:<26} {:>8}", "", "", "in all", megabytes(total));
     Ok(())

@@ -103,6 +103,14 @@ fn attach(
     // A lab that this definition no longer has can only be replaced.
     let Ok(running) = running else { return Ok(None) };
     let running = super::context::of_source(project, running, state);
+    // What was broken on purpose is not mended behind anybody's back.
+    if !state.faults.is_empty() {
+        say!(
+            "instance {instance} is broken on purpose: {}. Undo it: ./lab fault undo",
+            state.faults.join(", ")
+        );
+        return Ok(Some(running));
+    }
     if !running.services.is_empty() && state.dead(&running).is_empty() {
         if args.lab.as_ref().is_some_and(|wanted| wanted != lab) {
             bail!(

@@ -3,7 +3,7 @@
 //! A fault that is in force is known by a container of its own that never runs: what has to be undone outlives the
 //! program that did it, and goes with the instance.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use futures::TryStreamExt;
 use testcontainers::bollard::models::{ContainerCreateBody, HostConfig};
 use testcontainers::bollard::query_parameters::{
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::{Engine, FAULT_LABEL, INSTANCE_LABEL, InstanceState};
 use crate::clients::producer::{Acks, Format, Order, Profile, produce};
-use crate::topology::{Endpoints, Fault, LabFile, Service, Step, Topology};
+use crate::topology::{DEFAULT_INSTANCE, Endpoints, Fault, LabFile, Service, Step, Topology};
 
 /// The image of the program itself: it brings `ip` and `tc`.
 const OWN_IMAGE: &str = "streamlab";
@@ -33,24 +33,39 @@ impl Breakable<'_> {
     /// Carries out a fault's steps.
     ///
     /// # Errors
-    /// The fault is in force already, it needs a service that this lab does not have, or a step failed: then what was
-    /// done is undone.
+    /// The fault is in force already, a service that it touches is not there or not running, or a step failed: then what
+    /// was done is undone.
     pub async fn inject(&self, state: &InstanceState, fault: &Fault) -> Result<()> {
         let name = fault.name.get_ref();
         if state.faults.contains(name) {
-            bail!("{name} is in force already.\n  Undo it: ./lab fault undo");
+            bail!("{name} is in force already.\n  Undo it: ./lab fault undo{}", self.option());
         }
         for wanted in fault.steps.iter().flat_map(Step::services) {
-            if self.members(wanted).is_empty() {
+            let services = self.members(wanted);
+            if services.is_empty() {
                 bail!("{name} touches {wanted}, which the lab {} does not have", self.topology.lab);
+            }
+            // Before anything is touched: what is undone afterwards is then this fault's own doing.
+            let stands = |s: &&Service| state.of(&s.name).is_none_or(|c| !c.running());
+            if let Some(service) = services.into_iter().find(stands) {
+                let seen = state.of(&service.name).map_or("not there", |c| c.state.as_str());
+                bail!(
+                    "{name} touches {}, which is {seen}, not running.\n  See ./lab status{option}; undo other faults: ./lab fault undo{option}",
+                    service.name,
+                    option = self.option()
+                );
             }
         }
         let marker = self.mark(name).await?;
         for step in &fault.steps {
             if let Err(error) = self.perform(step).await {
-                let undone = self.undo(fault).await;
+                let undone = self.undo(&[fault]).await;
                 self.remove(&marker).await?;
-                return Err(undone.err().unwrap_or(error).context(format!("{name} could not be done")));
+                let error = error.context(format!("{name} could not be done ({step})"));
+                return Err(match undone {
+                    Ok(()) => error,
+                    Err(also) => anyhow!("{error:#}\n  and undoing it failed: {also:#}"),
+                });
             }
         }
         Ok(())
@@ -59,17 +74,22 @@ impl Breakable<'_> {
     /// Undoes every fault that is in force and waits until the services are ready; gives their names.
     ///
     /// # Errors
-    /// A step cannot be undone, or a service does not become ready.
+    /// What could not be undone; all that could is, and what could not stays in force.
     pub async fn undo_all(&self, state: &InstanceState) -> Result<Vec<String>> {
-        let mut undone = Vec::new();
+        let known = |name: &String| self.file.faults.iter().find(|f| f.name.get_ref() == name);
+        let faults: Vec<&Fault> = state.faults.iter().filter_map(known).collect();
+        self.undo(&faults).await?;
         for name in &state.faults {
-            if let Some(fault) = self.file.faults.iter().find(|f| f.name.get_ref() == name) {
-                self.undo(fault).await.with_context(|| format!("{name} cannot be undone"))?;
-            }
             self.remove(&self.marker(name)).await?;
-            undone.push(name.clone());
         }
-        Ok(undone)
+        Ok(state.faults.clone())
+    }
+
+    fn option(&self) -> String {
+        match self.topology.instance.name() {
+            DEFAULT_INSTANCE => String::new(),
+            name => format!(" --instance {name}"),
+        }
     }
 
     fn members(&self, name: &str) -> Vec<&Service> {
@@ -114,42 +134,53 @@ impl Breakable<'_> {
         Ok(())
     }
 
-    async fn undo(&self, fault: &Fault) -> Result<()> {
-        let mut touched = Vec::new();
-        for step in &fault.steps {
-            for service in self.all(step.services()) {
-                let container = &service.container;
-                let state = self
-                    .engine
-                    .docker
-                    .inspect_container(container, None::<InspectContainerOptions>)
-                    .await?
-                    .state;
-                let state = state.unwrap_or_default();
-                let runs = state.running == Some(true);
-                match step {
-                    Step::Kill(_) if !runs => self.engine.start_again(container).await?,
-                    Step::Pause(_) if state.paused == Some(true) => self.engine.unpause(container).await?,
-                    Step::Cut { .. } if runs => {
-                        self.within_network(service, "ip route flush type blackhole").await?
-                    }
-                    Step::Slow { .. } if runs => {
-                        self.within_network(
-                            service,
-                            "tc qdisc show dev eth0 | grep -q tbf || exit 0; tc qdisc del dev eth0 root",
-                        )
-                        .await?;
-                    }
-                    // One that was started anew in between has nothing left of it.
-                    _ => {}
-                }
-                touched.push(service);
+    /// Undoes the steps of faults, all of them before it waits for any service: one may need another's to be ready.
+    async fn undo(&self, faults: &[&Fault]) -> Result<()> {
+        let steps: Vec<(&Step, &Service)> = faults
+            .iter()
+            .flat_map(|f| &f.steps)
+            .flat_map(|step| self.all(step.services()).into_iter().map(move |service| (step, service)))
+            .collect();
+        let mut failed = Vec::new();
+        for (step, service) in &steps {
+            if let Err(error) = self.undo_step(step, service).await {
+                failed.push(format!("{}: {error:#}", service.name));
             }
         }
-        for service in touched {
-            self.engine.until_ready(self.topology, service).await?;
+        for (_, service) in &steps {
+            if failed.is_empty() {
+                self.engine.until_ready(self.topology, service).await?;
+            }
+        }
+        if !failed.is_empty() {
+            bail!("not all could be undone:\n  {}", failed.join("\n  "));
         }
         Ok(())
+    }
+
+    async fn undo_step(&self, step: &Step, service: &Service) -> Result<()> {
+        let container = &service.container;
+        let found = self.engine.docker.inspect_container(container, None::<InspectContainerOptions>).await;
+        let found = found.with_context(|| {
+            format!(
+                "its container is not there; ./lab restart {}{}, then undo again",
+                service.name,
+                self.option()
+            )
+        })?;
+        let state = found.state.unwrap_or_default();
+        let runs = state.running == Some(true);
+        match step {
+            Step::Kill(_) if !runs => self.engine.start_again(container).await,
+            Step::Pause(_) if state.paused == Some(true) => self.engine.unpause(container).await,
+            Step::Cut { .. } if runs => self.within_network(service, "ip route flush type blackhole").await,
+            Step::Slow { .. } if runs => {
+                let script = "tc qdisc show dev eth0 | grep -q tbf || exit 0; tc qdisc del dev eth0 root";
+                self.within_network(service, script).await
+            }
+            // One that was started anew in between has nothing left of it.
+            _ => Ok(()),
+        }
     }
 
     /// The two halves of the instance's network: more specific than the route to the whole of it.
@@ -213,12 +244,20 @@ impl Breakable<'_> {
 
     /// A container of the own image that this very lab was started from: the program may have been built anew since.
     async fn own_container(&self) -> Result<ContainerCreateBody> {
-        let own = self.topology.services.iter().find(|s| s.image == OWN_IMAGE);
-        let own = own.context("the lab has no service of the own image")?;
-        let found = self.engine.docker.inspect_container(&own.container, None::<InspectContainerOptions>);
-        let found = found.await.with_context(|| format!("{} is not there", own.name))?;
+        let own = self.topology.services.iter().filter(|s| s.image == OWN_IMAGE);
+        let mut image = None;
+        for service in own {
+            let found =
+                self.engine.docker.inspect_container(&service.container, None::<InspectContainerOptions>);
+            // Set-up containers are easily tidied away.
+            if let Ok(found) = found.await {
+                image = found.image;
+                break;
+            }
+        }
+        let image = Some(image.context("the lab has no container of the own image")?);
         let labels = [(INSTANCE_LABEL.to_owned(), self.topology.instance.name().to_owned())];
-        Ok(ContainerCreateBody { image: found.image, labels: Some(labels.into()), ..Default::default() })
+        Ok(ContainerCreateBody { image, labels: Some(labels.into()), ..Default::default() })
     }
 
     fn marker(&self, fault: &str) -> String {

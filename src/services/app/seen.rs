@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::scenarios::transactions::{Cents, Transaction};
 
 /// Merchants that are kept; the one heard of longest ago goes first. Every run of tests brings merchants of its own.
-pub(super) const MERCHANTS: usize = 10_000;
+pub(super) const MERCHANTS: usize = 2_000;
 /// Transactions that are kept.
 pub(super) const LATEST: usize = 20;
 /// Currencies that are counted apart for one merchant; the others share one count.

@@ -10,7 +10,7 @@ use super::slack::{Payload, Status};
 /// How many are kept.
 pub(super) const NUMBER: usize = 1000;
 /// Bytes of payload that are kept: 1000 of the largest would be a gigabyte.
-const BYTES: usize = 24 << 20;
+const BYTES: usize = 8 << 20;
 
 /// One notification.
 #[derive(Debug, Serialize)]
@@ -86,7 +86,7 @@ mod tests {
         for _ in 0..40 {
             add(&mut kept, &large).unwrap();
         }
-        assert_eq!(kept.after(0).count(), 23, "24 MiB hold 23 payloads of a little more than 1 MiB");
+        assert_eq!(kept.after(0).count(), 7, "8 MiB hold 7 payloads of a little more than 1 MiB");
         add(&mut kept, "small").unwrap();
         assert_eq!((kept.after(0).count(), kept.last()), (24, 41));
     }
