@@ -105,9 +105,10 @@ fn attach(
     let running = super::context::of_source(project, running, state);
     // What was broken on purpose is not mended behind anybody's back.
     if !state.faults.is_empty() {
+        let broken = state.faults.join(", ");
         say!(
-            "instance {instance} is broken on purpose: {}. Undo it: ./lab fault undo",
-            state.faults.join(", ")
+            "instance {instance} is broken on purpose: {broken}.\n  Undo it: ./lab fault undo{}",
+            instance.option()
         );
         return Ok(Some(running));
     }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::{Engine, FAULT_LABEL, INSTANCE_LABEL, InstanceState};
 use crate::clients::producer::{Acks, Format, Order, Profile, produce};
-use crate::topology::{DEFAULT_INSTANCE, Endpoints, Fault, LabFile, Service, Step, Topology};
+use crate::topology::{Endpoints, Fault, LabFile, Service, Step, Topology};
 
 /// The image of the program itself: it brings `ip` and `tc`.
 const OWN_IMAGE: &str = "streamlab";
@@ -38,7 +38,10 @@ impl Breakable<'_> {
     pub async fn inject(&self, state: &InstanceState, fault: &Fault) -> Result<()> {
         let name = fault.name.get_ref();
         if state.faults.contains(name) {
-            bail!("{name} is in force already.\n  Undo it: ./lab fault undo{}", self.option());
+            bail!(
+                "{name} is in force already.\n  Undo it: ./lab fault undo{}",
+                self.topology.instance.option()
+            );
         }
         for wanted in fault.steps.iter().flat_map(Step::services) {
             let services = self.members(wanted);
@@ -52,7 +55,7 @@ impl Breakable<'_> {
                 bail!(
                     "{name} touches {}, which is {seen}, not running.\n  See ./lab status{option}; undo other faults: ./lab fault undo{option}",
                     service.name,
-                    option = self.option()
+                    option = self.topology.instance.option()
                 );
             }
         }
@@ -83,13 +86,6 @@ impl Breakable<'_> {
             self.remove(&self.marker(name)).await?;
         }
         Ok(state.faults.clone())
-    }
-
-    fn option(&self) -> String {
-        match self.topology.instance.name() {
-            DEFAULT_INSTANCE => String::new(),
-            name => format!(" --instance {name}"),
-        }
     }
 
     fn members(&self, name: &str) -> Vec<&Service> {
@@ -165,7 +161,7 @@ impl Breakable<'_> {
             format!(
                 "its container is not there; ./lab restart {}{}, then undo again",
                 service.name,
-                self.option()
+                self.topology.instance.option()
             )
         })?;
         let state = found.state.unwrap_or_default();

@@ -46,6 +46,11 @@ impl Instance {
         &self.name
     }
 
+    /// ` --instance NAME`, as commands about it end, where it is not the default one.
+    pub fn option(&self) -> String {
+        if self.name == DEFAULT_INSTANCE { String::new() } else { format!(" --instance {}", self.name) }
+    }
+
     /// How far its host ports are moved.
     pub fn offset(&self) -> u16 {
         self.offset
