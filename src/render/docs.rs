@@ -109,9 +109,12 @@ pub(super) fn images(file: &LabFile, digests: &BTreeMap<String, String>) -> Stri
     page
 }
 
+/// Who reads metrics.
+const READER: &str = "prometheus";
+
 pub(super) fn diagram(file: &LabFile, topology: &Topology) -> String {
     let mut page = format!(
-        "{HEAD}# Who talks to whom\n\nA solid arrow: named in the other's settings. A dotted one: must be ready before.\n\n```mermaid\nflowchart LR\n"
+        "{HEAD}# Who talks to whom\n\nA solid arrow: named in the other's settings. A dotted one: must be ready before. A thick one: its metrics are read.\n\n```mermaid\nflowchart LR\n"
     );
     let id = |name: &str| name.replace('-', "_");
     let mut groups: Vec<&str> = Vec::new();
@@ -140,9 +143,9 @@ pub(super) fn diagram(file: &LabFile, topology: &Topology) -> String {
             service.environment.values().chain(&service.command).map(String::as_str).collect();
         for other in &groups {
             let named = file.members_of(other).iter().any(|m| {
-                settings
-                    .iter()
-                    .any(|s| s.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').any(|w| w == m))
+                settings.iter().any(|s| {
+                    s.split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_').any(|w| w == m)
+                })
             });
             let needed = service.needs.iter().any(|n| group_of(n) == Some(other));
             let arrow = match (named, needed) {
@@ -153,6 +156,12 @@ pub(super) fn diagram(file: &LabFile, topology: &Topology) -> String {
             };
             drawn.push(format!("  {} {arrow} {}\n", id(group), id(other)));
         }
+    }
+    if groups.contains(&READER) {
+        let read = groups
+            .iter()
+            .filter(|g| topology.services.iter().any(|s| s.group == **g && !s.metrics.is_empty()));
+        drawn.extend(read.filter(|g| **g != READER).map(|g| format!("  {READER} ==> {}\n", id(g))));
     }
     page.extend(drawn);
     page.push_str("```\n");
