@@ -88,7 +88,7 @@ mod tests {
         }
         assert_eq!(kept.after(0).count(), 7, "8 MiB hold 7 payloads of a little more than 1 MiB");
         add(&mut kept, "small").unwrap();
-        assert_eq!((kept.after(0).count(), kept.last()), (24, 41));
+        assert_eq!((kept.after(0).count(), kept.last()), (8, 41));
     }
 
     #[test]
