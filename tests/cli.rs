@@ -22,7 +22,7 @@ use support::{lab, run, text};
 #[case::unknown_lab(&["up", "--lab", "nope", "--instance", "nope"], "no lab named \"nope\"; there are: full, transactions")]
 #[case::bad_instance(&["up", "--instance", "No Such"], "instance name")]
 #[case::offset_too_far(&["up", "--instance", "far", "--port-offset", "20000"], "past 65535")]
-#[case::offset_on_a_documented_port(&["up", "--instance", "on", "--port-offset", "1100"], "a documented port of another service")]
+#[case::offset_on_a_documented_port(&["up", "--instance", "on", "--port-offset", "100"], "a documented port of another service")]
 #[case::unknown_command(&["fly"], "unrecognized subcommand 'fly'")]
 #[case::no_such_file(&["--file", "nowhere/lab.toml", "status"], "nowhere/lab.toml cannot be read")]
 fn bad_input_gets_a_clear_error(#[case] arguments: &[&str], #[case] expected: &str) {
