@@ -81,6 +81,10 @@ impl Breakable<'_> {
     pub async fn undo_all(&self, state: &InstanceState) -> Result<Vec<String>> {
         let known = |name: &String| self.file.faults.iter().find(|f| f.name.get_ref() == name);
         let faults: Vec<&Fault> = state.faults.iter().filter_map(known).collect();
+        // What an interrupted step has left, or is still doing, must not come after its undoing.
+        for left in state.containers.iter().filter(|c| c.container.starts_with(&self.step_prefix())) {
+            self.remove(&left.container).await?;
+        }
         self.undo(&faults).await?;
         for name in &state.faults {
             self.remove(&self.marker(name)).await?;
@@ -220,7 +224,8 @@ impl Breakable<'_> {
             }),
             ..self.own_container().await?
         };
-        let name = self.topology.instance.container(&format!("fault-step-{}", service.name));
+        // A name of its own: one that was interrupted may still be coming into being.
+        let name = format!("{}{}-{:08x}", self.step_prefix(), service.name, rand::random::<u32>());
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         docker
             .create_container(Some(options), body)
@@ -254,6 +259,10 @@ impl Breakable<'_> {
         let image = Some(image.context("the lab has no container of the own image")?);
         let labels = [(INSTANCE_LABEL.to_owned(), self.topology.instance.name().to_owned())];
         Ok(ContainerCreateBody { image, labels: Some(labels.into()), ..Default::default() })
+    }
+
+    fn step_prefix(&self) -> String {
+        self.topology.instance.container("fault-step-")
     }
 
     fn marker(&self, fault: &str) -> String {
