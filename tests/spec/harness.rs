@@ -20,7 +20,7 @@ use crate::report::{Report, Row, Verdict};
 use crate::{alerts, command_rows, health, logs, metrics, ports};
 
 /// A trial that hangs is a failed one.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(420);
 
 pub(crate) type Body = Arc<dyn Fn(Arc<Lab>) -> BoxFuture<'static, Result<String>> + Send + Sync>;
 
