@@ -292,3 +292,46 @@ async fn a_reader_that_leaves_does_not_break_a_start() {
     assert!(run(&["--instance", "tiny-pipe", "down", "--volumes"]).status.success());
     assert_nothing_is_left("tiny-pipe").await;
 }
+
+#[tokio::test]
+async fn a_restart_that_cannot_be_done_leaves_the_service_as_it_is() {
+    engine_with(&["base"]).await;
+    // Below the checkout: a definition's files are named from its root.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mounted = folder.path().join("mounted");
+    std::fs::write(&mounted, "").unwrap();
+    let relative = mounted.strip_prefix(support::root()).unwrap().display().to_string();
+    let tiny = std::fs::read_to_string(support::root().join(TINY)).unwrap();
+    let with_file = format!("[services.beta]\nfiles = {{ {relative:?} = \"/mounted\" }}\n");
+    let definition = folder.path().join("lab.toml");
+    std::fs::write(&definition, tiny.replace("[services.beta]\n", &with_file)).unwrap();
+    let definition = definition.to_str().unwrap();
+
+    let started = up(definition, "tiny-file", "2400", &[]).wait_with_output().unwrap();
+    assert!(started.status.success(), "{}", text(&started));
+    std::fs::remove_file(&mounted).unwrap();
+    let refused = run(&["--file", definition, "--instance", "tiny-file", "restart", "beta"]);
+    let after = state("tiny-file").await;
+    let down = run(&["--file", definition, "--instance", "tiny-file", "down", "--volumes"]);
+    assert!(!refused.status.success() && text(&refused).contains("cannot be mounted"), "{}", text(&refused));
+    assert!(after.of("beta").is_some_and(|c| c.running()), "{after:#?}");
+    assert!(down.status.success(), "{}", text(&down));
+    assert_nothing_is_left("tiny-file").await;
+}
+
+#[tokio::test]
+async fn doctor_looks_where_another_instance_would_be() {
+    engine_with(&["base"]).await;
+    let started = up(TINY, "tiny-doc", "2500", &[]).wait_with_output().unwrap();
+    assert!(started.status.success(), "{}", text(&started));
+    // A definition whose documented port is what the first one holds.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let definition = folder.path().join("lab.toml");
+    let tiny = std::fs::read_to_string(support::root().join(TINY)).unwrap();
+    std::fs::write(&definition, tiny.replace("host = 24101", "host = 26601")).unwrap();
+    let own = text(&run(&["--file", TINY, "--instance", "tiny-doc", "doctor"]));
+    let other = text(&run(&["--file", definition.to_str().unwrap(), "--instance", "tiny-doc2", "doctor"]));
+    assert!(run(&["--file", TINY, "--instance", "tiny-doc", "down", "--volumes"]).status.success());
+    assert!(own.contains("port 26601     held by this lab's alpha"), "{own}");
+    assert!(other.contains("port 26701     free for alpha") && !other.contains("wanted for"), "{other}");
+}

@@ -105,6 +105,15 @@ impl Prometheus {
         Ok(serde_json::from_value(data["activeTargets"].clone())?)
     }
 
+    /// When the server was started, RFC 3339.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn started_at(&self) -> Result<String> {
+        let data = self.ask("/api/v1/status/runtimeinfo", &[]).await?;
+        Ok(data["startTime"].as_str().context("Prometheus does not say when it was started")?.to_owned())
+    }
+
     /// Every alert that is pending or firing.
     ///
     /// # Errors

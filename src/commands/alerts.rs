@@ -9,6 +9,10 @@ use super::context::Context;
 use crate::clients::alertmanager::{Alert, Alertmanager};
 use crate::clients::prometheus::{PendingAlert, Prometheus};
 
+/// Seconds after its start within which Prometheus may not yet have seen what is wrong: it reads and evaluates every 5 s,
+/// and a rate needs a few readings.
+const SETTLES_AFTER: i64 = 30;
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// As JSON.
@@ -49,7 +53,14 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
         return Ok(());
     }
     if rows.is_empty() {
-        say!("nothing fires and nothing is pending");
+        // It remembers what fired only once it has asked everything anew.
+        let started = prometheus.started_at().await.unwrap_or_default();
+        match age(&started).filter(|seconds| *seconds < SETTLES_AFTER) {
+            Some(seconds) => say!(
+                "nothing fires and nothing is pending, but Prometheus was started {seconds} s ago: what is wrong shows within {SETTLES_AFTER} s of that"
+            ),
+            None => say!("nothing fires and nothing is pending"),
+        }
     }
     for row in rows {
         say!("{} · {} · {} · since {}", row.alert, row.severity, row.state, ago(&row.since));
@@ -101,10 +112,15 @@ fn row(labels: &Texts, annotations: &Texts, state: String, since: &str) -> Row {
     }
 }
 
+/// Seconds since a time; none where the text is no time.
+fn age(since: &str) -> Option<i64> {
+    let then = OffsetDateTime::parse(since, &Rfc3339).ok()?;
+    Some((OffsetDateTime::now_utc() - then).whole_seconds().max(0))
+}
+
 /// `45 s ago`; the text itself where it is no time.
 fn ago(since: &str) -> String {
-    let Ok(then) = OffsetDateTime::parse(since, &Rfc3339) else { return since.to_owned() };
-    let seconds = (OffsetDateTime::now_utc() - then).whole_seconds().max(0);
+    let Some(seconds) = age(since) else { return since.to_owned() };
     match seconds {
         0..120 => format!("{seconds} s ago"),
         120..7200 => format!("{} min ago", seconds / 60),

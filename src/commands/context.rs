@@ -50,11 +50,7 @@ impl Context {
 
     /// ` --instance x`, where it is not the default one.
     pub(super) fn option(&self) -> String {
-        if self.instance == crate::topology::DEFAULT_INSTANCE {
-            String::new()
-        } else {
-            format!(" --instance {}", self.instance)
-        }
+        crate::topology::instance_option(&self.instance)
     }
 }
 

@@ -10,8 +10,9 @@ use time::format_description::well_known::Rfc3339;
 
 use super::context::Context;
 use super::status::megabytes;
-use crate::engine::{Engine, InstanceState, holder_of, is_free};
-use crate::topology::{Instance, Topology};
+use super::up;
+use crate::engine::{Engine, InstanceState, taken_ports};
+use crate::topology::{Instance, Service, Topology};
 
 /// What the transactions lab used when it was measured, in bytes: docs/performance.md.
 const LAB_USES: u64 = 2 << 30;
@@ -74,11 +75,16 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
         Some(engine) => engine.instance(&context.instance).await.unwrap_or_default(),
         None => InstanceState::default(),
     };
-    let topology = project.topology(own.lab.as_deref(), Instance::new(&context.instance, own.offset)?)?;
+    let offset = if own.networks.is_empty() {
+        up::default_offset(&project, None, &context.instance)?
+    } else {
+        own.offset
+    };
+    let topology = project.topology(own.lab.as_deref(), Instance::new(&context.instance, offset)?)?;
     findings.push(cores());
     findings.extend(memory());
     findings.extend(disk(engine.as_ref()).await);
-    findings.extend(ports(&topology, &own));
+    findings.extend(ports(engine.as_ref(), &topology, &own).await?);
     findings.extend(ephemeral(&topology));
     findings.extend(clock(engine.as_ref()).await);
     findings.extend(limits());
@@ -153,29 +159,21 @@ async fn disk(engine: Option<&Engine>) -> Option<Finding> {
     Some(finding("disk", verdict, seen, "./lab images remove --old; docker system df says what else can go"))
 }
 
-fn ports(topology: &Topology, own: &InstanceState) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (port, service, _) in topology.host_ports() {
+async fn ports(engine: Option<&Engine>, topology: &Topology, own: &InstanceState) -> Result<Vec<Finding>> {
+    let taken = taken_ports(engine, topology).await?;
+    let look = |(port, service, _): (u16, &Service, _)| {
         let what = format!("port {port}");
+        let name = &service.name;
         if own.containers.iter().any(|c| c.ports.iter().any(|(host, _)| *host == port)) {
-            findings.push(finding(&what, Verdict::Fine, format!("held by this lab's {}", service.name), ""));
-        } else if is_free(port) {
-            findings.push(finding(&what, Verdict::Fine, format!("free for {}", service.name), ""));
-        } else {
-            let holder = holder_of(port).map_or("somebody".to_owned(), |h| match h.pid {
-                Some(pid) => format!("{} (pid {pid})", h.name),
-                None => h.name,
-            });
+            finding(&what, Verdict::Fine, format!("held by this lab's {name}"), "")
+        } else if let Some(taken) = taken.iter().find(|t| t.port == port) {
             let fix = "end it, or start with --port-offset 1000";
-            findings.push(finding(
-                &what,
-                Verdict::Trouble,
-                format!("wanted for {}, held by {holder}", service.name),
-                fix,
-            ));
+            finding(&what, Verdict::Trouble, format!("wanted for {name}, held by {}", taken.holder), fix)
+        } else {
+            finding(&what, Verdict::Fine, format!("free for {name}"), "")
         }
-    }
-    findings
+    };
+    Ok(topology.host_ports().map(look).collect())
 }
 
 /// Ports that any outgoing connection may get from the kernel first.

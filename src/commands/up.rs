@@ -143,8 +143,7 @@ async fn bring_up(
     }
     let offset = match args.port_offset {
         Some(offset) => offset,
-        None if instance == DEFAULT_INSTANCE => 0,
-        None => free_offset(project, args.lab.as_deref(), instance)?,
+        None => default_offset(project, args.lab.as_deref(), instance)?,
     };
     if offset > 0 && args.port_offset.is_none() {
         say!("documented host ports are taken: instance {instance} moves its own by {offset}");
@@ -160,6 +159,11 @@ async fn bring_up(
     let (topology, started) = start(project, engine, &topology, args.images, cancel).await?;
     started.give_away();
     Ok(topology)
+}
+
+/// How far an instance that is not up moves its host ports unless it is told: the default one has the documented ports.
+pub(super) fn default_offset(project: &Project, lab: Option<&str>, instance: &str) -> Result<u16> {
+    if instance == DEFAULT_INSTANCE { Ok(0) } else { free_offset(project, lab, instance) }
 }
 
 /// A lab whose images are on the engine.

@@ -25,7 +25,7 @@ pub use faults::Breakable;
 pub use images::{BuiltImage, Resolved, Source};
 pub use instance::{ContainerState, InstanceState, Removed};
 pub use lock::{InstanceLock, cache_dir, state_dir};
-pub use ports::{PortHolder, free_offset, holder_of, is_free};
+pub use ports::{TakenPort, free_offset, taken_ports};
 pub use recipe::{RecipeImage, recipe_images};
 pub use transfer::{ArchiveReader, ArchiveWriter};
 pub use up::{StartEvent, StartFailure, Started, UpOptions};

@@ -13,14 +13,14 @@ use crate::topology::{Ready, Service, Topology};
 const EVERY: Duration = Duration::from_millis(250);
 
 impl Engine {
-    /// Waits until a service is ready; `seen` is told what it waits for.
+    /// Waits until a service is ready, for as long as its kind is given or for `patience`.
     pub(super) async fn wait_ready(
         &self,
         topology: &Topology,
         service: &Service,
         patience: Option<Duration>,
     ) -> Result<(), GaveUp> {
-        let question = format!("{} is ready", service.name);
+        let question = format!("start of {}", service.name);
         let patience = patience.unwrap_or(Duration::from_secs(service.ready.timeout_seconds()));
         let mut asked = 0_u32;
         eventually(&question, patience, EVERY, || {

@@ -107,7 +107,7 @@ impl Engine {
     }
 }
 
-fn mounts(project: &Project, service: &Service, resolved: &Resolved) -> Result<Vec<Mount>> {
+pub(super) fn mounts(project: &Project, service: &Service, resolved: &Resolved) -> Result<Vec<Mount>> {
     let mut mounts: Vec<Mount> =
         service.volumes.iter().map(|v| Mount::volume_mount(&v.name, &v.path)).collect();
     if service.engine_socket {

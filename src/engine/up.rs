@@ -1,21 +1,17 @@
 //! Bringing an instance up: everything at once, each service as soon as those it needs are ready; and undoing it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use testcontainers::ContainerAsync;
-use testcontainers::bollard::models::{
-    ContainerCreateBody, ContainerSummary, HostConfig, Mount, MountTypeEnum,
-};
-use testcontainers::bollard::query_parameters::{
-    CreateContainerOptions, ListContainersOptions, RemoveContainerOptionsBuilder,
-};
+use testcontainers::bollard::models::{ContainerCreateBody, HostConfig, Mount, MountTypeEnum};
+use testcontainers::bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptionsBuilder};
 use tokio::sync::{RwLock, mpsc::UnboundedSender, watch};
 
-use super::start::{ServiceImage, addon_volume};
-use super::{Engine, Resolved, holder_of, is_free};
+use super::start::{ServiceImage, addon_volume, mounts};
+use super::{Engine, Resolved};
 use crate::project::Project;
 use crate::topology::{Service, Topology};
 
@@ -86,7 +82,7 @@ impl Engine {
         events: UnboundedSender<StartEvent>,
         mut cancel: watch::Receiver<bool>,
     ) -> Result<Started> {
-        self.check_ports_are_free(topology).await?;
+        self.ports_are_free(topology).await?;
         // Creation is never cut off half-way: an aborted call may still leave a container behind.
         let gate = Arc::new(RwLock::new(()));
         let made_volumes = self.create_volumes(topology).await?;
@@ -199,6 +195,10 @@ impl Engine {
                 topology.instance
             );
         }
+        // What cannot be mounted must be known before the old container is gone.
+        for service in &affected {
+            mounts(project, service, resolved)?;
+        }
         for container in affected.iter().filter_map(|s| state.of(&s.name)) {
             self.remove_container(container).await?;
         }
@@ -264,45 +264,5 @@ impl Engine {
             self.docker.remove_container(&made.id, Some(options)).await?;
         }
         Ok(())
-    }
-
-    /// All ports that are taken, in one message, with who holds them.
-    async fn check_ports_are_free(&self, topology: &Topology) -> Result<()> {
-        let taken: Vec<_> = topology.host_ports().filter(|(port, ..)| !is_free(*port)).collect();
-        if taken.is_empty() {
-            return Ok(());
-        }
-        let containers = self.docker.list_containers(None::<ListContainersOptions>).await?;
-        let publisher = |port: u16| {
-            let publishes =
-                |c: &&ContainerSummary| c.ports.iter().flatten().any(|p| p.public_port == Some(port));
-            containers.iter().find(publishes)
-        };
-        let (mut lines, mut projects) = (Vec::new(), BTreeSet::new());
-        for (port, service, _) in taken {
-            let holder = match publisher(port) {
-                Some(container) => {
-                    let labels = container.labels.iter().flatten();
-                    projects.extend(
-                        labels.filter(|(k, _)| *k == "com.docker.compose.project").map(|(_, v)| v.clone()),
-                    );
-                    let names = container.names.iter().flatten().map(|n| n.trim_start_matches('/'));
-                    format!("the container {}", names.collect::<Vec<_>>().join(", "))
-                }
-                None => holder_of(port).map_or("somebody".to_owned(), |h| match h.pid {
-                    Some(pid) => format!("{} (pid {pid})", h.name),
-                    None => h.name,
-                }),
-            };
-            lines.push(format!("  {port} for {}: held by {holder}", service.name));
-        }
-        let hint = match projects.first() {
-            Some(project) => format!(
-                "Docker compose runs them: docker compose -p {project} down   (or start another --instance, which moves its ports)"
-            ),
-            None => "End what holds them, or start with --port-offset 1000 (every host port moves by it)."
-                .to_owned(),
-        };
-        bail!("host port(s) taken:\n{}\n  {hint}", lines.join("\n"))
     }
 }

@@ -106,7 +106,7 @@ impl Exporter {
             }
             registry.register(
                 "spark_query_offset",
-                "Next offset that a streaming query will read, as its checkpoint has committed it",
+                "Next offset that a streaming query will read, as its checkpoint says",
                 offset,
             );
             registry.register(

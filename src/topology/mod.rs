@@ -18,7 +18,7 @@ pub use file::{
     Addon, Image, Lab, LabFile, Member, PortSpec, Protocol, Ready, Recipe, Scrape, ServiceSpec, Vm,
     VolumeSpec,
 };
-pub use names::{DEFAULT_INSTANCE, Instance, InstanceError};
+pub use names::{DEFAULT_INSTANCE, Instance, InstanceError, instance_option};
 pub use resolve::{ENGINE_SOCKET, FileMount, Port, Service, Topology, Volume, parse_bytes};
 pub use rows::{Alert, Command, Fault, Flow, Step};
 pub use targets::{Probe, Target};

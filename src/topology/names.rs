@@ -48,7 +48,7 @@ impl Instance {
 
     /// ` --instance NAME`, as commands about it end, where it is not the default one.
     pub fn option(&self) -> String {
-        if self.name == DEFAULT_INSTANCE { String::new() } else { format!(" --instance {}", self.name) }
+        instance_option(&self.name)
     }
 
     /// How far its host ports are moved.
@@ -78,6 +78,11 @@ impl Instance {
     pub fn host_port(&self, documented: u16) -> Option<u16> {
         documented.checked_add(self.offset)
     }
+}
+
+/// [`Instance::option`] of a name that may be no instance's.
+pub fn instance_option(name: &str) -> String {
+    if name == DEFAULT_INSTANCE { String::new() } else { format!(" --instance {name}") }
 }
 
 impl fmt::Display for Instance {
