@@ -79,7 +79,7 @@ async fn a_mistake_in_the_rules_is_found(
 fn filled(monitoring: &Path) -> (tempfile::TempDir, Output) {
     let folder = tempfile::tempdir().unwrap();
     let mut command = support::lab(&["setup", "monitoring", "--from"]);
-    command.arg(monitoring).arg("--to").arg(folder.path());
+    command.arg(monitoring).arg("--to").arg(folder.path()).arg("--alerting").arg(folder.path());
     for (name, value) in [
         ("TARGETS", "[]"),
         ("PROBES", "[]"),

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -182,7 +183,8 @@ async fn an_app_that_has_no_broker_says_so_and_goes_on() {
 #[test]
 fn setup_monitoring_fills_in_and_says_what_is_missing() {
     let folder = tempfile::tempdir().unwrap();
-    let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+    let (from, to, alerting) =
+        (folder.path().join("from"), folder.path().join("to"), folder.path().join("alerting"));
     for (file, text) in [
         ("prometheus/prometheus.yml", "a: [${ALERTMANAGER}]\nreplacement: $1\n"),
         ("alertmanager/alertmanager.yml", "b: ${MAIL_SINK}\n"),
@@ -193,28 +195,46 @@ fn setup_monitoring_fills_in_and_says_what_is_missing() {
     }
     let run = |more: &[(&str, &str)]| {
         let mut command = support::lab(&["setup", "monitoring", "--from"]);
-        command.arg(&from).arg("--to").arg(&to).env("ALERTMANAGER", "am:9093");
+        command.arg(&from).arg("--to").arg(&to).arg("--alerting").arg(&alerting);
+        command.env("ALERTMANAGER", "am:9093");
         command.env("TARGETS", "[]").env("PROBES", r#"[{"targets":["x"]}]"#);
         command.env("DEFAULT_SLACK_URL", "http://alert-receiver:8080/slack");
         command.envs(more.iter().copied()).output().unwrap()
     };
     let said = text(&run(&[]));
     assert!(said.contains("alertmanager/alertmanager.yml: line 1: no variable MAIL_SINK"), "{said}");
-    assert!(!to.exists(), "nothing is written where something is wrong");
+    assert!(!to.exists() && !alerting.exists(), "nothing is written where something is wrong");
     let output = run(&[("MAIL_SINK", "mail:1025")]);
     assert!(output.status.success(), "{}", text(&output));
-    let read = |name: &str| std::fs::read_to_string(to.join(name)).unwrap();
-    assert_eq!(read("prometheus.yml"), "a: [am:9093]\nreplacement: $1\n");
-    assert_eq!(read("alertmanager.yml"), "b: mail:1025\n");
-    assert_eq!(
-        (read("targets.json").as_str(), read("probes.json").as_str()),
-        ("[]", r#"[{"targets":["x"]}]"#)
-    );
-    assert_eq!(read("slack-url"), "http://alert-receiver:8080/slack");
-    for file in std::fs::read_dir(&to).unwrap() {
+    let texts = |folder| {
         use std::os::unix::fs::PermissionsExt as _;
-        assert_eq!(file.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o644);
-    }
+        let mut texts = BTreeMap::new();
+        for file in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o644);
+            let text = std::fs::read_to_string(file.path()).unwrap();
+            texts.insert(file.file_name().into_string().unwrap(), text);
+        }
+        texts
+    };
+    let expected = |files: &[(&str, &str)]| -> BTreeMap<String, String> {
+        files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+    };
+    assert_eq!(
+        texts(&to),
+        expected(&[
+            ("prometheus.yml", "a: [am:9093]\nreplacement: $1\n"),
+            ("targets.json", "[]"),
+            ("probes.json", r#"[{"targets":["x"]}]"#),
+        ]),
+        "no secret where Prometheus reads"
+    );
+    assert_eq!(
+        texts(&alerting),
+        expected(&[
+            ("alertmanager.yml", "b: mail:1025\n"),
+            ("slack-url", "http://alert-receiver:8080/slack"),
+        ])
+    );
     let said = text(&run(&[("MAIL_SINK", "mail:1025"), ("TARGETS", "{}")]));
     assert!(said.contains("the variable TARGETS"), "{said}");
 }

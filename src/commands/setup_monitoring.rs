@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 
 /// Files that are filled in, by their place in the source; each keeps its name.
-const FILLED: [&str; 2] = ["prometheus/prometheus.yml", "alertmanager/alertmanager.yml"];
+const PROMETHEUS: &str = "prometheus/prometheus.yml";
+const ALERTMANAGER: &str = "alertmanager/alertmanager.yml";
 /// Files that are written from a variable: lists of targets in the form of Prometheus's file_sd.
 const LISTS: [(&str, &str); 2] = [("targets.json", "TARGETS"), ("probes.json", "PROBES")];
 /// A webhook of the user's own, within the source.
@@ -20,33 +21,36 @@ pub(super) struct Args {
     /// Folder with the files as the project has them.
     #[arg(long, default_value = "/opt/streamlab/monitoring")]
     from: PathBuf,
-    /// Folder for the files as the products read them.
+    /// Folder for the files as Prometheus reads them.
     #[arg(long, default_value = "/etc/streamlab/monitoring")]
     to: PathBuf,
+    /// Folder for Alertmanager's, which hold a secret that nobody else needs.
+    #[arg(long, default_value = "/etc/streamlab/alerting")]
+    alerting: PathBuf,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let variable = |name: &str| std::env::var(name).ok();
     // Everything is looked at before anything is written.
     let mut files = Vec::new();
-    for source in FILLED {
+    for (folder, source) in [(&args.to, PROMETHEUS), (&args.alerting, ALERTMANAGER)] {
         let path = args.from.join(source);
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let name = source.rsplit('/').next().unwrap_or(source);
         let filled = fill(&text, variable).map_err(|why| anyhow!("{}: {why}", path.display()))?;
-        files.push((name, filled, path.display().to_string()));
+        files.push((folder, name, filled, path.display().to_string()));
     }
     for (name, source) in LISTS {
         let list = variable(source).with_context(|| format!("the variable {source} is missing"))?;
         check_targets(&list).with_context(|| format!("the variable {source}"))?;
-        files.push((name, list, format!("the variable {source}")));
+        files.push((&args.to, name, list, format!("the variable {source}")));
     }
     let (url, source) = slack_url(&args.from.join(SLACK_URL), variable(DEFAULT_SLACK_URL))?;
-    files.push(("slack-url", url, source));
-    std::fs::create_dir_all(&args.to).with_context(|| args.to.display().to_string())?;
-    for (name, text, source) in files {
-        write(&args.to, name, &text)?;
-        println!("{}: from {source}", args.to.join(name).display());
+    files.push((&args.alerting, "slack-url", url, source));
+    for (folder, name, text, source) in files {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        write(folder, name, &text)?;
+        println!("{}: from {source}", folder.join(name).display());
     }
     Ok(())
 }
@@ -123,8 +127,8 @@ fn slack_url(file: &Path, default: Option<String>) -> Result<(String, String)> {
     Ok((url, source))
 }
 
-/// Writes a file whole, readable for every user, the webhook too: upstream's Alertmanager runs as nobody, and the volume is
-/// the lab's own.
+/// Writes a file whole, readable for every user, the webhook too: upstream's Alertmanager runs as nobody, and only its
+/// containers have the volume.
 fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
     let path = folder.join(name);
     let half = folder.join(format!(".{name}"));
