@@ -98,6 +98,28 @@ pub(crate) async fn broker_killed(lab: Arc<Lab>) -> Result<String> {
     Ok(format!("killed after {at_kill} of {} records", ledger.acknowledged))
 }
 
+/// The engine gives a container that starts again the lowest address that is free, so the order decides who gets whose. A
+/// client that remembers names for long then writes to one broker what another leads, for as long as the connection lasts.
+pub(crate) async fn broker_addresses_swapped(lab: Arc<Lab>) -> Result<String> {
+    const BROKERS: [&str; 3] = ["kafka-broker-1", "kafka-broker-2", "kafka-broker-3"];
+    let mut addresses = Vec::new();
+    // The first time clients look the names up, the second time they remember them.
+    for order_of_start in [[1, 2, 3], [1, 3, 2]] {
+        for broker in BROKERS {
+            lab.kill(broker).await?;
+        }
+        let started = order_of_start.map(|n| BROKERS[n - 1]);
+        lab.start_all_again(&started).await?;
+        let run = new_run();
+        let ledger = produced(&order(&lab, &run, 150)).await?;
+        totals_come_out(&lab, &run, &ledger.totals).await?;
+        addresses.push(lab.addresses(&BROKERS).await?);
+    }
+    every_isr_is_whole(&lab, TOPIC).await?;
+    let [first, second] = [&addresses[0], &addresses[1]].map(|a| a.join(", "));
+    Ok(format!("brokers 1, 2, 3 at {first}; then at {second}"))
+}
+
 async fn every_isr_is_whole(lab: &Lab, topic: &str) -> Result<()> {
     eventually(&format!("every replica of {topic} is in sync"), PATIENCE, EVERY, || async {
         let shape = kafka::topic_shape(&lab.bootstrap(), topic).await?;

@@ -56,9 +56,33 @@ impl Lab {
 
     /// Starts a killed service again and waits until it is ready.
     pub(crate) async fn start_again(&self, service: &str) -> Result<()> {
-        let service = self.service(service)?;
-        self.engine()?.start_again(&service.container).await?;
-        self.engine()?.until_ready(&self.topology, service).await
+        self.start_all_again(&[service]).await
+    }
+
+    /// Starts killed services again, one after the other, and waits until all are ready.
+    pub(crate) async fn start_all_again(&self, services: &[&str]) -> Result<()> {
+        let engine = self.engine()?;
+        for service in services {
+            engine.start_again(&self.service(service)?.container).await?;
+        }
+        for service in services {
+            engine.until_ready(&self.topology, self.service(service)?).await?;
+        }
+        Ok(())
+    }
+
+    /// The addresses of services in the lab's network.
+    pub(crate) async fn addresses(&self, services: &[&str]) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for service in services {
+            let container = &self.service(service)?.container;
+            let options = None::<testcontainers::bollard::query_parameters::InspectContainerOptions>;
+            let inspected = self.engine()?.client().inspect_container(container, options).await?;
+            let networks = inspected.network_settings.and_then(|n| n.networks).unwrap_or_default();
+            let address = networks.get(&self.topology.network).and_then(|n| n.ip_address.clone());
+            found.push(address.with_context(|| format!("{service} has no address"))?);
+        }
+        Ok(found)
     }
 
     /// Stops the whole lab, data kept, and starts it again.

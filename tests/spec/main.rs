@@ -64,6 +64,7 @@ fn flows() -> Vec<harness::FlowTest> {
         flow_with_engine("prometheus-restarted", |lab| Box::pin(alerts::prometheus_restarted(lab))),
         flow_with_engine("spark-recovery", |lab| Box::pin(faults::spark_recovery(lab))),
         flow_with_engine("broker-killed", |lab| Box::pin(faults::broker_killed(lab))),
+        flow_with_engine("broker-addresses-swapped", |lab| Box::pin(faults::broker_addresses_swapped(lab))),
         flow_with_engine("controller-lost", |lab| Box::pin(faults::controller_lost(lab))),
         flow_with_engine("quorum-lost", |lab| Box::pin(faults::quorum_lost(lab))),
         flow_with_engine("registry-lost", |lab| Box::pin(faults::registry_lost(lab))),
