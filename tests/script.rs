@@ -3,23 +3,28 @@
 
 mod support;
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use rstest::rstest;
 use support::{root, text};
 
+/// Runs a command with this input. What is executed later is written by a process of its own: a file that this one has open
+/// for writing would be open in whatever another test starts at that moment, and then "text file busy".
+fn fed(command: &mut Command, input: &str) {
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
 fn executable(path: &Path, script: &str) {
-    std::fs::write(path, script).unwrap();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    fed(Command::new("install").args(["-m", "755", "/dev/stdin"]).arg(path), script);
 }
 
 /// The script in a checkout of its own, with no Rust and nothing else of this machine's in PATH but `tools`.
 fn script(folder: &Path, tools: &Path, arguments: &[&str]) -> Output {
-    for file in ["lab", "Cargo.toml"] {
-        std::fs::copy(root().join(file), folder.join(file)).unwrap();
-    }
+    fed(Command::new("cp").args(["lab", "Cargo.toml"]).arg(folder).current_dir(root()), "");
     let path = format!("{}:/usr/bin:/bin", tools.display());
     let mut command = Command::new(folder.join("lab"));
     command.args(arguments).env_clear().env("PATH", path).env("HOME", folder).env("CI", "true");
