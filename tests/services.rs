@@ -151,8 +151,8 @@ async fn sigterm_ends_a_service_within_a_second_whatever_its_clients_do(#[case] 
 #[case::app("app")]
 #[tokio::test]
 async fn a_taken_port_is_said(#[case] what: &str) {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let holder = std::net::TcpListener::bind(taken).unwrap();
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap();
     let environment = [("RUNBOOKS", "x"), ("BOOTSTRAP_SERVERS", "127.0.0.1:1")];
     let output = command(what, &taken.to_string(), &environment).output().unwrap();
     drop(holder);
