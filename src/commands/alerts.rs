@@ -62,6 +62,13 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
             None => say!("nothing fires and nothing is pending"),
         }
     }
+    if !running.state.faults.is_empty() {
+        let broken = running.state.faults.join(", ");
+        say!(
+            "broken on purpose: {broken}. An alert takes 15 to 45 s to fire, and as long to end after ./lab fault undo{}",
+            context.option()
+        );
+    }
     for row in rows {
         say!("{} · {} · {} · since {}", row.alert, row.severity, row.state, ago(&row.since));
         say!("  {}", row.summary);

@@ -43,7 +43,7 @@ pub(super) fn alerts(file: &LabFile) -> String {
         );
     }
     page.push_str(
-        "\n## Faults\n\n`./lab fault NAME` breaks, `./lab fault undo` puts everything right and waits until it is, `./lab alerts` says what fires meanwhile.\n\n| fault | what it is | what is done | fires, and is held back |\n|---|---|---|---|\n",
+        "\n## Faults\n\n`./lab fault NAME` breaks, `./lab fault undo` puts everything right and waits until it is (alerts end up to half a minute later), `./lab alerts` says what fires meanwhile.\n\n| fault | what it is | what is done | fires, and is held back |\n|---|---|---|---|\n",
     );
     for fault in &file.faults {
         let steps: Vec<String> = fault.steps.iter().map(Step::to_string).collect();
