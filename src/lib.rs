@@ -1,13 +1,14 @@
 //! Streamlab: a reproducible streaming lab whose documentation is its executable spec.
 //!
 //! Rooms, in the direction of their dependencies: [`commands`] → [`engine`] → [`clients`], [`probes`] →
-//! [`topology`], [`lock`], [`scenarios`]; [`services`] need [`clients`], [`probes`] and [`scenarios`] only; [`render`] reads
-//! the topology only, [`bundle`] needs [`lock`] and plain HTTP of [`clients`]
+//! [`topology`], [`dashboards`], [`lock`], [`scenarios`]; [`services`] need [`clients`], [`probes`] and [`scenarios`] only; [`render`] reads
+//! the topology and the dashboards only, [`bundle`] needs [`lock`] and plain HTTP of [`clients`]
 //! only. The pure rooms never import the others.
 
 pub mod bundle;
 pub mod clients;
 pub mod commands;
+pub mod dashboards;
 pub mod engine;
 pub mod lock;
 pub mod probes;

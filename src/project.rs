@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::dashboards::dashboards;
 use crate::lock::{self, Lock};
 use crate::render::{Inputs, jars};
 use crate::topology::{Instance, LabFile, Topology};
@@ -96,6 +97,7 @@ impl Project {
                 .map(|(reference, entry)| (reference, entry.index.to_string()))
                 .collect(),
             pins: self.pins()?,
+            dashboards: dashboards(&self.root)?,
             ..Inputs::default()
         };
         for (name, addon) in &self.file.addons {

@@ -3,17 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod support;
-#[path = "support/dashboards.rs"]
-mod support_dashboards;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use rstest::rstest;
+use streamlab::dashboards::{FOLDER, dashboards, parse};
 use streamlab::engine::recipe_images;
 use support::{engine_with, root, run, text};
-use support_dashboards::{dashboards, parse};
 
 /// Runs a tool of an image on a folder, mounted at /files.
 async fn tool(recipe: &str, folder: &Path, script: &str) -> Output {
@@ -161,7 +159,7 @@ async fn every_alert_is_a_row_and_has_a_runbook_and_a_panel_that_leads_there() {
         }
     }
     let mut linked = String::new();
-    for file in std::fs::read_dir(root().join(support_dashboards::FOLDER)).unwrap() {
+    for file in std::fs::read_dir(root().join(FOLDER)).unwrap() {
         linked += &std::fs::read_to_string(file.unwrap().path()).unwrap();
     }
     for name in &rows {

@@ -68,6 +68,8 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
         );
         say!("Ctrl-C ends only the line below; the lab stays up until ./lab down{}.", context.option());
         live::follow(&Endpoints::of(&topology), cancel).await;
+    } else {
+        say!("The lab stays up until ./lab down{}.", context.option());
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::dashboards::Dashboard;
+
 /// Facts from the checkout's other files.
 #[derive(Debug, Clone, Default)]
 pub struct Inputs {
@@ -13,6 +15,8 @@ pub struct Inputs {
     pub pins: BTreeMap<String, String>,
     /// Add-on made of jars → the jars.
     pub addon_jars: BTreeMap<String, Vec<Jar>>,
+    /// Grafana's dashboards.
+    pub dashboards: Vec<Dashboard>,
 }
 
 /// A jar by coordinate, with its checksum.

@@ -21,7 +21,7 @@ use crate::topology::{Endpoints, Instance, LabFile};
 /// Every rendered page: path from the project's root → text.
 ///
 /// # Errors
-/// A lab that cannot be resolved.
+/// A lab that cannot be resolved, or has dashboards and no Prometheus.
 pub fn pages(file: &LabFile, inputs: &Inputs) -> Result<BTreeMap<String, String>> {
     let documented = file.resolve(file.default_lab.get_ref(), Instance::documented())?;
     let mut pages = BTreeMap::from([
@@ -31,6 +31,7 @@ pub fn pages(file: &LabFile, inputs: &Inputs) -> Result<BTreeMap<String, String>
         ("docs/images.md".to_owned(), docs::images(file, &inputs.digests)),
         ("docs/metrics.md".to_owned(), watch::metrics(&documented)),
         ("docs/alerts.md".to_owned(), watch::alerts(file)),
+        ("docs/queries.md".to_owned(), watch::queries(&documented, &inputs.dashboards)?),
         ("docs/diagram.md".to_owned(), docs::diagram(file, &documented)),
         ("docs/downloads.md".to_owned(), downloads::page(&downloads(&inputs.pins).0, docs::HEAD)),
         ("nix/topology.json".to_owned(), nix::topology(file, inputs)?),

@@ -1,8 +1,12 @@
-//! The pages about what is watched: targets and probes, alerts, faults.
+//! The pages about what is watched: targets and probes, alerts, faults, the dashboards' queries.
 
 use std::fmt::Write as _;
 
+use anyhow::{Context, Result};
+use url::Url;
+
 use super::docs::{HEAD, cell};
+use crate::dashboards::Dashboard;
 use crate::topology::{LabFile, Step, Topology};
 
 pub(super) fn metrics(topology: &Topology) -> String {
@@ -58,4 +62,38 @@ pub(super) fn alerts(file: &LabFile) -> String {
         );
     }
     page
+}
+
+/// Each panel with an address of Prometheus's own page that shows the same: for a lab without Grafana.
+pub(super) fn queries(topology: &Topology, dashboards: &[Dashboard]) -> Result<String> {
+    let mut page = format!(
+        "{HEAD}# The dashboards' queries\n\nEvery panel of [the dashboards](dashboards.md), for a lab without Grafana: the link shows the last 15 minutes on Prometheus's own\npage (instance `default`), with every value of the dashboard's variables. Under it is what is asked.\n"
+    );
+    if dashboards.is_empty() {
+        return Ok(page);
+    }
+    let prometheus = topology.service("prometheus").context("dashboards, and no service prometheus")?;
+    let port = prometheus.ports.iter().find_map(|p| p.documented).context("prometheus has no host port")?;
+    for dashboard in dashboards {
+        let _ = writeln!(page, "\n## {}\n", dashboard.title);
+        let all: Vec<_> = dashboard.variables.iter().map(|v| (v.name.clone(), ".+".to_owned())).collect();
+        for panel in &dashboard.panels {
+            let queries: Vec<String> = panel.queries.iter().map(|q| q.filled(&all)).collect();
+            let asked = queries.iter().enumerate().flat_map(|(n, query)| {
+                [
+                    (format!("g{n}.expr"), query.as_str()),
+                    (format!("g{n}.tab"), "0"),
+                    (format!("g{n}.range_input"), "15m"),
+                ]
+            });
+            let link = Url::parse_with_params(&format!("http://localhost:{port}/graph"), asked)?;
+            // The page knows a space by its number only.
+            let link = link.as_str().replace('+', "%20");
+            let _ = writeln!(page, "- [{}]({link})", panel.title);
+            for query in queries {
+                let _ = writeln!(page, "  ```promql\n  {query}\n  ```");
+            }
+        }
+    }
+    Ok(page)
 }

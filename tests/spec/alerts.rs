@@ -12,12 +12,11 @@ use streamlab::probes::{Answer, eventually};
 use streamlab::topology::Fault;
 use tokio::sync::OnceCell;
 
-use crate::harness::Body;
+use crate::harness::{Body, PATIENCE};
 use crate::lab::Lab;
 use crate::metrics::prometheus;
 use crate::receivers::{Notice, mails, notices};
 
-const PATIENCE: Duration = Duration::from_secs(100);
 const EVERY: Duration = Duration::from_millis(500);
 
 /// What one fault has shown of all its alerts: a fault is done once, however many trials look at it.
@@ -266,18 +265,20 @@ async fn resolved(lab: &Lab, alert: &str, repaired: Instant, mark: u64) -> Resul
 
 pub(crate) async fn broker_down(lab: Arc<Lab>) -> Result<String> {
     let episode = episode(&lab, "broker-killed").await?;
-    // One page for the broker, none for its partitions.
+    // One page for the broker, none for its partitions. A slow machine's Spark may have fallen behind meanwhile: that is
+    // another page, and the note shows it.
     let pages: Vec<&str> =
         episode.notices.iter().filter(|n| n.status == "firing").map(Notice::title).collect();
-    if pages.len() != 1 {
-        bail!("one dead broker sent {} notices: {pages:?}", pages.len());
+    let of_kafka = pages.iter().filter(|title| title.contains("Kafka")).count();
+    if of_kafka != 1 {
+        bail!("one dead broker sent {of_kafka} notices about Kafka: {pages:?}");
     }
     for wanted in ["KafkaBrokerDown", "RESOLVED"] {
         if !episode.mails.iter().any(|subject| subject.contains(wanted)) {
             bail!("no e-mail about {wanted}: {:?}", episode.mails);
         }
     }
-    Ok(format!("one notice, {} e-mails; its partitions' alert fired and was held back", episode.mails.len()))
+    Ok(format!("{pages:?}, {} e-mails; its partitions' alert fired and was held back", episode.mails.len()))
 }
 
 pub(crate) async fn lag(lab: Arc<Lab>) -> Result<String> {

@@ -2,13 +2,12 @@
 
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use streamlab::topology::{Command, LabFile};
 use tokio::io::AsyncReadExt;
 
-use crate::harness::Body;
+use crate::harness::{Body, PATIENCE};
 use crate::lab::Lab;
 
 pub(crate) struct CommandRow {
@@ -87,14 +86,15 @@ async fn prints(lab: &Arc<Lab>, command: &Command) -> Result<String> {
         }
         anyhow::Ok(())
     };
-    let ended = tokio::time::timeout(Duration::from_secs(90), reading).await;
+    let ended = tokio::time::timeout(PATIENCE, reading).await;
     let tail = |text: &str| {
         text.lines().rev().take(12).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
     };
     match ended {
         Err(_) => bail!(
-            "`{line}` has not printed {:?} after 90 s:\n{}\n{}",
+            "`{line}` has not printed {:?} after {} s:\n{}\n{}",
             command.prints,
+            PATIENCE.as_secs(),
             tail(&seen),
             tail(&said)
         ),

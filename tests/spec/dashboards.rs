@@ -6,14 +6,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use streamlab::clients::http;
+use streamlab::dashboards::{Dashboard, dashboards};
 use streamlab::probes::{Answer, eventually};
 
+use crate::harness::PATIENCE;
 use crate::lab::Lab;
 use crate::metrics::prometheus;
-use crate::support_dashboards::{Dashboard, dashboards};
 
-/// Rates need two scrapes, recording rules one more evaluation.
-const PATIENCE: Duration = Duration::from_secs(90);
 const EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) async fn every_panel(lab: Arc<Lab>) -> Result<String> {

@@ -13,12 +13,12 @@ use streamlab::scenarios::transactions::{AVRO_TOPIC, TOPIC, Totals};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::watch;
 
+use crate::harness::PATIENCE;
 use crate::kafka::{quorum, voters_follow};
 use crate::lab::Lab;
 use crate::spark::{high_value_comes_out, totals_come_out, totals_of};
 use crate::transactions::{decoded_run, matches_ledger, new_run, order, produced, read_run};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) async fn spark_recovery(lab: Arc<Lab>) -> Result<String> {

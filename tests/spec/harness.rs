@@ -19,8 +19,11 @@ use crate::lab::{INSTANCE, Lab, attached, evidence, prepare, remove_on_signal};
 use crate::report::{Report, Row, Verdict};
 use crate::{alerts, command_rows, health, logs, metrics, ports};
 
-/// A trial that hangs is a failed one.
-const PATIENCE: Duration = Duration::from_secs(420);
+/// A wait this long hangs. What is asked for is that it happens; how long it takes is the report's and `bench`'s to say,
+/// and differs threefold between machines.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+/// A trial is a few waits one after the other; one that hangs is a failed one.
+const LONGEST: Duration = Duration::from_secs(1200);
 
 pub(crate) type Body = Arc<dyn Fn(Arc<Lab>) -> BoxFuture<'static, Result<String>> + Send + Sync>;
 
@@ -205,10 +208,10 @@ async fn one(
     let start = Instant::now();
     // A task of its own, so that a panic is this trial's failure and nothing else's.
     let work = tokio::spawn((planned.body)(Arc::clone(&lab)));
-    let result = match tokio::time::timeout(PATIENCE, work).await {
+    let result = match tokio::time::timeout(LONGEST, work).await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => Err(anyhow::anyhow!("{panic}")),
-        Err(_) => Err(anyhow::anyhow!("no end after {} s", PATIENCE.as_secs())),
+        Err(_) => Err(anyhow::anyhow!("no end after {} s", LONGEST.as_secs())),
     };
     let took = start.elapsed();
     let (verdict, outcome) = match result {

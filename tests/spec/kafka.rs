@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use streamlab::clients::kafka;
 use streamlab::probes::{Answer, eventually};
 
+use crate::harness::PATIENCE;
 use crate::lab::Lab;
 
 pub(crate) const CLUSTER_ID: &str = "5L6g3nShT-eMCtK--X86sw";
@@ -62,7 +63,7 @@ pub(crate) fn node_ids(text: &str) -> Vec<u32> {
 /// of observers here (after a loss it may lack one that does follow) but shown by what they then do.
 pub(crate) async fn voters_follow(lab: &Lab) -> Result<Quorum> {
     let question = "3 voters follow the quorum's leader";
-    let quorum = eventually(question, Duration::from_secs(60), Duration::from_secs(1), || async {
+    let quorum = eventually(question, PATIENCE, Duration::from_secs(1), || async {
         let quorum = quorum(lab).await?;
         let whole = node_ids(&quorum.voters) == [1, 2, 3] && (0..100).contains(&quorum.max_lag);
         Ok(if whole { Answer::Is(quorum) } else { Answer::NotYet(format!("{quorum:?}")) })
@@ -73,7 +74,7 @@ pub(crate) async fn voters_follow(lab: &Lab) -> Result<Quorum> {
 
 pub(crate) async fn kraft_quorum(lab: Arc<Lab>) -> Result<String> {
     let question = "3 voters and 3 brokers follow the quorum's leader";
-    let quorum = eventually(question, Duration::from_secs(60), Duration::from_secs(1), || async {
+    let quorum = eventually(question, PATIENCE, Duration::from_secs(1), || async {
         let quorum = voters_follow(&lab).await?;
         let whole = node_ids(&quorum.observers) == [4, 5, 6];
         Ok(if whole { Answer::Is(quorum) } else { Answer::NotYet(format!("{quorum:?}")) })

@@ -29,8 +29,6 @@ mod ports;
 mod receivers;
 mod report;
 mod spark;
-#[path = "../support/dashboards.rs"]
-mod support_dashboards;
 mod transactions;
 
 use std::process::ExitCode;

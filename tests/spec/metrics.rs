@@ -12,11 +12,10 @@ use streamlab::clients::{http, kafka};
 use streamlab::probes::{Answer, eventually};
 use streamlab::topology::{Target, Topology};
 
-use crate::harness::Body;
+use crate::harness::{Body, PATIENCE};
 use crate::lab::Lab;
 use crate::transactions::new_run;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) fn prometheus(lab: &Lab) -> Result<Prometheus> {

@@ -9,7 +9,7 @@ use streamlab::clients::{http, kafka};
 use streamlab::probes::{Answer, eventually};
 use streamlab::topology::{Protocol, Topology};
 
-use crate::harness::Body;
+use crate::harness::{Body, PATIENCE};
 use crate::lab::Lab;
 
 pub(crate) struct PortRow {
@@ -61,9 +61,8 @@ async fn answers_on_host(lab: &Arc<Lab>, service: &str, name: &str) -> Result<St
     {
         bail!("documented as {documented}, with offset {} it is {port}", lab.topology.instance.offset());
     }
-    let patience = Duration::from_secs(30);
     let every = Duration::from_millis(500);
-    eventually(&format!("{service} answers on {port}"), patience, every, || async {
+    eventually(&format!("{service} answers on {port}"), PATIENCE, every, || async {
         match spec.protocol {
             Protocol::Kafka => return kafka::node_serves(port).await,
             Protocol::Http => {

@@ -14,10 +14,10 @@ use streamlab::scenarios::transactions::{
 };
 
 use crate::exact::{at_least_once, exactly_once};
+use crate::harness::PATIENCE;
 use crate::lab::Lab;
 use crate::transactions::{matches_ledger, new_run, order, produced, read_run};
 
-const PATIENCE: Duration = Duration::from_secs(90);
 const EVERY: Duration = Duration::from_millis(700);
 
 /// The newest total of each of a run's merchants in `transaction_aggregates`.

@@ -16,6 +16,7 @@ use streamlab::scenarios::transactions::{AVRO_TOPIC, TOPIC, Transaction, Transac
 use tokio::sync::watch;
 
 use crate::exact::exactly_once;
+use crate::harness::PATIENCE;
 use crate::lab::Lab;
 
 /// A suffix that no other run has: totals are exact beside other flows, old data and a live producer.
@@ -62,7 +63,7 @@ async fn readable(lab: &Lab, ledger: &Ledger) -> Result<()> {
         *last = (*last).max(*offset);
     }
     let question = format!("{} hands out every acknowledged record", ledger.topic);
-    eventually(&question, Duration::from_secs(30), Duration::from_millis(200), || async {
+    eventually(&question, PATIENCE, Duration::from_millis(200), || async {
         let bounds = kafka::offsets(&lab.bootstrap(), &ledger.topic).await?;
         let behind: Vec<_> =
             wanted.iter().filter(|(p, last)| bounds.get(p).is_none_or(|(_, end)| end <= last)).collect();

@@ -1,6 +1,5 @@
-//! Grafana's dashboards as their files say: panels with their queries, and the variables in them.
-
-#![allow(dead_code, reason = "each binary uses its part")]
+//! Grafana's dashboards as their files say: panels with their queries, and the variables in them. Who asks the queries is
+//! elsewhere: [`crate::render`] links to them, the spec runs them.
 
 use std::path::Path;
 
@@ -8,35 +7,52 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 /// Where the files are, from the project's root.
-pub(crate) const FOLDER: &str = "monitoring/grafana/dashboards";
+pub const FOLDER: &str = "monitoring/grafana/dashboards";
 /// How a description says that a panel may be empty, and why.
-pub(crate) const MAY_BE_EMPTY: &str = "May be empty:";
+pub const MAY_BE_EMPTY: &str = "May be empty:";
 
-pub(crate) struct Dashboard {
-    pub(crate) uid: String,
-    pub(crate) title: String,
-    pub(crate) variables: Vec<Variable>,
-    pub(crate) panels: Vec<Panel>,
+/// One file.
+#[derive(Debug, Clone)]
+pub struct Dashboard {
+    /// What its address in Grafana ends with.
+    pub uid: String,
+    /// As people see it.
+    pub title: String,
+    /// What is chosen at its head.
+    pub variables: Vec<Variable>,
+    /// Every panel that has queries, those in collapsed rows too.
+    pub panels: Vec<Panel>,
 }
 
 /// A variable whose values Prometheus knows: `label_values(selector, label)` or `label_values(label)`.
-pub(crate) struct Variable {
-    pub(crate) name: String,
-    pub(crate) label: String,
-    pub(crate) selector: Option<String>,
+#[derive(Debug, Clone)]
+pub struct Variable {
+    /// Without the `$`.
+    pub name: String,
+    /// Whose values it takes.
+    pub label: String,
+    /// Of which series; of all where absent.
+    pub selector: Option<String>,
 }
 
-pub(crate) struct Panel {
-    pub(crate) title: String,
-    pub(crate) may_be_empty: bool,
-    pub(crate) queries: Vec<Query>,
+/// A panel that shows what queries give.
+#[derive(Debug, Clone)]
+pub struct Panel {
+    /// As people see it.
+    pub title: String,
+    /// Its description says that it may be empty, and why.
+    pub may_be_empty: bool,
+    /// One or more.
+    pub queries: Vec<Query>,
 }
 
-pub(crate) struct Query(pub(crate) String);
+/// An expression of PromQL with Grafana's variables in it.
+#[derive(Debug, Clone)]
+pub struct Query(pub String);
 
 impl Query {
     /// As Grafana asks it: variables as alternatives of a regular expression, intervals as this lab scrapes.
-    pub(crate) fn filled(&self, values: &[(String, String)]) -> String {
+    pub fn filled(&self, values: &[(String, String)]) -> String {
         let mut text = self.0.clone();
         let own = [("__rate_interval", "1m"), ("__interval", "15s"), ("__range", "5m")];
         let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -47,12 +63,15 @@ impl Query {
     }
 }
 
-/// Every dashboard, by file name.
+/// Every dashboard of a project, by file name; none where it has no folder for them.
 ///
 /// # Errors
 /// A file that does not parse, or a panel or variable of a form that would not be checked: by file and panel.
-pub(crate) fn dashboards(root: &Path) -> Result<Vec<Dashboard>> {
+pub fn dashboards(root: &Path) -> Result<Vec<Dashboard>> {
     let folder = root.join(FOLDER);
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
     let entries = std::fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
     let mut files: Vec<_> = entries.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
     files.retain(|f| f.extension().is_some_and(|e| e == "json"));
@@ -67,7 +86,11 @@ pub(crate) fn dashboards(root: &Path) -> Result<Vec<Dashboard>> {
         .collect()
 }
 
-pub(crate) fn parse(text: &str) -> Result<Dashboard> {
+/// One dashboard.
+///
+/// # Errors
+/// As of [`dashboards`].
+pub fn parse(text: &str) -> Result<Dashboard> {
     let json: Value = serde_json::from_str(text).context("no JSON")?;
     let of = |value: &Value, key: &str| value[key].as_str().map(str::to_owned);
     let title = of(&json, "title").context("no title")?;
