@@ -131,7 +131,8 @@ async fn a_second_fault_is_refused_before_it_touches_anything_and_both_are_undon
     assert!(tiny.reaches("gamma", "alpha"));
     // Started by hand in between: there is nothing left to undo, and it is no error.
     tiny.said(&["fault", "gamma-cut"]);
-    tiny.said(&["restart", "gamma"]);
+    let said = tiny.said(&["restart", "gamma"]);
+    assert!(said.contains("broken on purpose: gamma-cut   (./lab fault undo --instance fault-b)"), "{said}");
     tiny.said(&["fault", "undo"]);
     assert!(tiny.refused(&["fault", "delta-killed"]).contains("no fault named \"delta-killed\"; there are:"));
 }

@@ -31,5 +31,10 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
         }
     };
     say!("ready again: {}", started.join(", "));
+    // A restart may have mended what a fault broke: which, only `undo` knows.
+    if !running.state.faults.is_empty() {
+        let broken = running.state.faults.join(", ");
+        say!("still counts as broken on purpose: {broken}   (./lab fault undo{})", context.option());
+    }
     Ok(())
 }
