@@ -186,6 +186,30 @@ fn every_dashboard_has_its_own_name_and_a_row_in_the_documentation() {
     }
 }
 
+#[test]
+fn every_panel_has_a_link_that_asks_prometheus_its_queries() {
+    let page = std::fs::read_to_string(root().join("docs/queries.md")).unwrap();
+    for dashboard in dashboards(root()).unwrap() {
+        let heading = format!("\n## {}\n", dashboard.title);
+        let (_, section) = page.split_once(&heading).unwrap_or_else(|| panic!("no {heading}"));
+        let section = section.split("\n## ").next().unwrap();
+        let all: Vec<_> = dashboard.variables.iter().map(|v| (v.name.clone(), ".+".to_owned())).collect();
+        for panel in &dashboard.panels {
+            let start = format!("- [{}](", panel.title);
+            let line = section.lines().find_map(|l| l.strip_prefix(&start)?.strip_suffix(')'));
+            let link = url::Url::parse(line.unwrap_or_else(|| panic!("no {start}"))).unwrap();
+            let asked: Vec<String> = link
+                .query_pairs()
+                .filter(|(key, _)| key.ends_with(".expr"))
+                .map(|(_, value)| value.into_owned())
+                .collect();
+            let expected: Vec<String> = panel.queries.iter().map(|q| q.filled(&all)).collect();
+            assert_eq!(asked, expected, "{}", panel.title);
+            assert!(expected.iter().all(|q| !q.contains('$')), "{expected:?}");
+        }
+    }
+}
+
 #[rstest]
 #[case::no_json("{", "no JSON")]
 #[case::no_panels(r#"{"uid":"a","title":"A","panels":[]}"#, "no panels")]
