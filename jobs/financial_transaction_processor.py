@@ -38,6 +38,11 @@ RECORD = """
     transactionId string, userId string, amount decimal(38,18), transactionTime bigint, merchantId string,
     location string, paymentMethod string, isInternational boolean, currency string, corrupt string
 """
+TEXTS = ["transactionId", "userId", "merchantId", "location", "paymentMethod", "currency"]
+LONGEST_TEXT = 1000  # characters of a field
+# What is written is longer than what was read: JSON takes up to six bytes for a character. Kafka takes no record of more
+# than a megabyte, and a query that cannot write a record dies of it, at every start again.
+LONGEST_KEPT = 65536  # characters of a malformed record that its dead letter keeps, bytes of its key
 REQUIRED = ["transactionId", "userId", "amount", "transactionTime", "merchantId",
             "location", "paymentMethod", "isInternational", "currency"]
 
@@ -100,6 +105,10 @@ def read_transactions(spark):
         missing = F.when(F.col("t")[field].isNull(), f"missing or not readable: {field}").otherwise(missing)
     for field in ("transactionId", "userId", "merchantId"):
         missing = F.coalesce(missing, F.when(F.trim(F.col("t")[field]) == "", f"empty: {field}"))
+    too_long = F.lit(None).cast("string")
+    for field in reversed(TEXTS):
+        why = f"longer than {LONGEST_TEXT} characters: {field}"
+        too_long = F.when(F.length(F.col("t")[field]) > LONGEST_TEXT, why).otherwise(too_long)
     amount = F.col("t.amount")
     money = amount.try_cast(MONEY)
     problem = (
@@ -107,6 +116,7 @@ def read_transactions(spark):
         .when(~F.is_valid_utf8(F.col("value")), "not UTF-8")
         .when(~text.rlike(r"^\s*\{[\s\S]*\}\s*$") | F.col("t").isNull(), "not a JSON object")
         .when(missing.isNotNull(), missing)
+        .when(too_long.isNotNull(), too_long)
         .when(F.col("t.corrupt").isNotNull(), "not a JSON object of the expected types")
         .when(F.col("number").isNull(), "amount is not a number")
         .when(money.isNull(), "amount has more than 13 digits before the point")
@@ -153,13 +163,17 @@ def high_value_and_dead_letters(transactions, merchants):
     keep_nulls = {"ignoreNullFields": "false"}
     enriched = F.to_json(F.struct(*REQUIRED, "merchantName", "merchantCategory", "merchantCountry"), keep_nulls)
     dead = F.to_json(
-        F.struct(F.col("problem").alias("reason"), "partition", "offset", F.col("value").cast("string").alias("value")),
+        F.struct(
+            F.col("problem").alias("reason"), "partition", "offset",
+            F.substring(F.col("value").cast("string"), 1, LONGEST_KEPT).alias("value"),
+            F.octet_length("value").alias("valueBytes"),  # of the whole record
+        ),
         keep_nulls,
     )
     good = F.col("problem").isNull()
     return joined.select(
         F.when(good, HIGH_VALUE).otherwise(DEAD_LETTER).alias("topic"),
-        F.when(good, F.col("transactionId").cast("binary")).otherwise(F.col("key")).alias("key"),
+        F.when(good, F.col("transactionId").cast("binary")).otherwise(F.substring("key", 1, LONGEST_KEPT)).alias("key"),
         F.when(good, enriched).otherwise(dead).alias("value"),
     )
 

@@ -4,14 +4,16 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::time::Duration;
 
 use futures::future::join_all;
 use reqwest::StatusCode;
 use rstest::rstest;
 use serde_json::{Value, json};
 use streamlab::clients::http;
-use support::service::{Service, command};
+use streamlab::probes::{Answer, eventually};
+use support::service::{PATIENCE, Service, command};
 use support::text;
 
 /// As Alertmanager 0.28 sent it, from its default templates: recorded by this receiver (the host's name replaced).
@@ -110,6 +112,42 @@ async fn the_newest_thousand_are_kept_and_asked_for_by_number() {
     assert_eq!(newest[0]["payload"]["attachments"][0]["title"], "[FIRING:1] A1100");
     assert_eq!(service.json("/api/notifications?after=1100").await, json!([]));
     assert_eq!(service.get("/api/notifications?after=x").await.0, 400);
+}
+
+#[tokio::test]
+async fn payloads_that_never_arrive_take_little_memory_and_end() {
+    let service = receiver();
+    let address = service.url.strip_prefix("http://").unwrap();
+    let half = vec![b' '; 990_000];
+    let mut open = Vec::new();
+    for _ in 0..150 {
+        let mut connection = std::net::TcpStream::connect(address).unwrap();
+        // What is not read yet stays in the sockets' buffers: then no more is sent.
+        connection.set_nonblocking(true).unwrap();
+        let head = b"POST /slack HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n";
+        connection.write_all(head).unwrap();
+        open.push((connection, half.as_slice()));
+    }
+    // Everybody sends what is taken, until somebody is told that it takes too long.
+    let mut answer = [0; 12];
+    eventually("a payload is given up", PATIENCE, Duration::from_millis(50), || {
+        for (connection, left) in &mut open {
+            if let Ok(sent) = connection.write(left) {
+                *left = &left[sent..];
+            }
+        }
+        let told = open.iter_mut().any(|(c, _)| c.read_exact(&mut answer).is_ok());
+        let left: usize = open.iter().map(|(_, left)| left.len()).sum();
+        let seen = if told { Answer::Is(()) } else { Answer::NotYet(format!("{left} bytes were not taken")) };
+        std::future::ready(Ok(seen))
+    })
+    .await
+    .unwrap();
+    assert_eq!(std::str::from_utf8(&answer).unwrap(), "HTTP/1.1 408");
+    let peak = service.peak_memory();
+    assert!(peak < 100 << 20, "{peak} bytes at its peak; the container has 128 MB");
+    drop(open);
+    assert_eq!(post(&service, firing("A")).await.0, StatusCode::OK);
 }
 
 #[tokio::test]

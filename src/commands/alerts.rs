@@ -42,11 +42,16 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let (known, passed_on) = tokio::join!(prometheus.alerts(), alertmanager.alerts());
     let missing = [("Prometheus", known.as_ref().err()), ("Alertmanager", passed_on.as_ref().err())];
     for (name, error) in missing.iter().filter_map(|(name, error)| Some((name, (*error)?))) {
-        eprintln!("{name} does not answer, and what it knows is missing here: {error:#}");
+        eprintln!(
+            "{name} does not answer, and what it knows is missing here: {error:#}\n  ./lab restart {}{}",
+            name.to_lowercase(),
+            context.option()
+        );
     }
     if missing.iter().all(|(_, error)| error.is_some()) {
         bail!("neither answers.\n  See ./lab status{}", context.option());
     }
+    let partly = missing.iter().any(|(_, error)| error.is_some());
     let rows = rows(&known.unwrap_or_default(), &passed_on.unwrap_or_default());
     if args.json {
         say!("{}", serde_json::to_string_pretty(&rows)?);
@@ -55,12 +60,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     if rows.is_empty() {
         // It remembers what fired only once it has asked everything anew.
         let started = prometheus.started_at().await.unwrap_or_default();
-        match age(&started).filter(|seconds| *seconds < SETTLES_AFTER) {
-            Some(seconds) => say!(
-                "nothing fires and nothing is pending, but Prometheus was started {seconds} s ago: what is wrong shows within {SETTLES_AFTER} s of that"
-            ),
-            None => say!("nothing fires and nothing is pending"),
-        }
+        say!("{}", nothing_known(partly, age(&started)));
     }
     if !running.state.faults.is_empty() {
         let broken = running.state.faults.join(", ");
@@ -76,6 +76,19 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
         say!("  {}", row.runbook);
     }
     Ok(())
+}
+
+/// What to say where no alert is known: asked of both or not, and seconds since Prometheus was started.
+fn nothing_known(partly: bool, started: Option<i64>) -> String {
+    if partly {
+        return "whether anything fires is not known".to_owned();
+    }
+    match started.filter(|seconds| *seconds < SETTLES_AFTER) {
+        Some(seconds) => format!(
+            "nothing fires and nothing is pending, but Prometheus was started {seconds} s ago: what is wrong shows within {SETTLES_AFTER} s of that"
+        ),
+        None => "nothing fires and nothing is pending".to_owned(),
+    }
 }
 
 /// Alertmanager says what is passed on and what is held back; what only Prometheus knows is pending, or on its way.
@@ -174,6 +187,14 @@ mod tests {
                 "E: firing, not yet at Alertmanager",
             ]
         );
+    }
+
+    #[test]
+    fn silence_is_told_from_not_knowing() {
+        assert_eq!(nothing_known(false, None), "nothing fires and nothing is pending");
+        assert_eq!(nothing_known(false, Some(300)), nothing_known(false, None));
+        assert!(nothing_known(false, Some(3)).contains("was started 3 s ago"));
+        assert_eq!(nothing_known(true, Some(300)), "whether anything fires is not known");
     }
 
     #[test]

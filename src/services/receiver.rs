@@ -8,12 +8,13 @@ mod slack;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::Result;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::map_response;
+use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -22,7 +23,7 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use self::kept::Kept;
 use self::slack::Status;
@@ -30,6 +31,10 @@ use super::metrics::{Counters, Registry, serve};
 
 /// Bytes that a payload may have.
 const LIMIT: usize = 1 << 20;
+/// Payloads that are read at once: the others wait outside, where they take no memory.
+const READ_AT_ONCE: usize = 16;
+/// How long one may take to arrive.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(5);
 
 /// Nothing from elsewhere is loaded or run, whatever a payload says.
 const POLICY: &str = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
@@ -63,10 +68,14 @@ pub async fn run(listener: TcpListener, runbooks: PathBuf, stop: watch::Receiver
     for status in [Status::Firing, Status::Resolved] {
         drop(received.get_or_create(&Received { status: status.name() }));
     }
+    let places = Arc::new(Semaphore::new(READ_AT_ONCE));
     let receiver = Arc::new(Receiver { kept: Mutex::default(), received, runbooks });
     let router = Router::new()
         .route("/", get(notifications))
-        .route("/slack", post(slack))
+        .route(
+            "/slack",
+            post(slack).layer(from_fn(move |request, next| in_turn(Arc::clone(&places), request, next))),
+        )
         .route("/api/notifications", get(list))
         .route("/runbooks", get(runbooks_page))
         .route("/page.css", get(|| asset("text/css; charset=utf-8", include_str!("receiver/page.css"))))
@@ -83,6 +92,19 @@ async fn careful(mut response: Response) -> Response {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// Answers when there is a place, and gives up on a payload that does not arrive.
+async fn in_turn(places: Arc<Semaphore>, request: Request, next: Next) -> Response {
+    let Ok(_place) = places.acquire().await else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    match tokio::time::timeout(ARRIVES_WITHIN, next.run(request)).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            (StatusCode::REQUEST_TIMEOUT, "request_timeout: the payload did not arrive\n").into_response()
+        }
+    }
 }
 
 async fn asset(kind: &'static str, text: &'static str) -> Response {

@@ -97,7 +97,13 @@ fn malformed(run: &str) -> Vec<(String, &'static str)> {
         r#"{{"transactionId":"x-{run}","userId":"user_1","amount":AMOUNT,"transactionTime":1700000000000,"merchantId":"merchant_1-{run}","location":"location_1","paymentMethod":"paypal","isInternational":true,"currency":"EUR"}}"#
     );
     let amount = |a: &str| whole.replace("AMOUNT", a);
+    // Of those that are nearly as large as Kafka takes them, JSON would make more than it takes.
+    let of_size = |character: &str| format!("{run} {}", character.repeat(900_000 / character.len()));
     vec![
+        (of_size("\""), "JSON"),
+        (of_size("\u{1}"), "JSON"),
+        (of_size("€"), "JSON"),
+        (amount("1").replace("user_1", &"\\".repeat(2_002)), "longer than 1000 characters: userId"),
         (format!("not json {run}"), "JSON"),
         (format!(r#"{{"transactionId":"x-{run}"}}"#), "userId"),
         (amount("\"many\""), "amount"),
@@ -114,12 +120,15 @@ async fn dead_letters_come_out(
     written: &BTreeMap<String, (i32, i64)>,
 ) -> Result<()> {
     #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
     struct DeadLetter {
         reason: String,
         partition: i32,
         offset: i64,
+        /// Its first 65536 characters.
         value: String,
+        /// Of the whole record.
+        value_bytes: usize,
     }
     let read = || async {
         let run = run.to_owned();
@@ -140,22 +149,23 @@ async fn dead_letters_come_out(
         })
     })
     .await?;
+    // Named by where they were read: that a value is long is no reason to print it.
+    let place = |(partition, offset): &(i32, i64)| format!("{partition}@{offset}");
     exactly_once(
         "dead letters",
-        dead.iter().map(|(v, _)| v.clone()),
-        letters.iter().map(|l| l.value.clone()),
+        written.values().map(place),
+        letters.iter().map(|l| place(&(l.partition, l.offset))),
     )?;
     for letter in letters {
-        let (_, names) = dead.iter().find(|(v, _)| *v == letter.value).context("compared above")?;
-        if !letter.reason.contains(names) {
-            bail!(
-                "{:?} was refused because {:?}, which does not name {names:?}",
-                letter.value,
-                letter.reason
-            );
+        let read = (letter.partition, letter.offset);
+        let whole = written.iter().find(|(_, at)| **at == read).map(|(value, _)| value);
+        let whole = whole.context("compared above")?;
+        let (_, names) = dead.iter().find(|(v, _)| v == whole).context("written from it")?;
+        if letter.value_bytes != whole.len() || !letter.value.chars().eq(whole.chars().take(65_536)) {
+            bail!("{}: of {} bytes there are {}", place(&read), whole.len(), letter.value.len());
         }
-        if written.get(&letter.value) != Some(&(letter.partition, letter.offset)) {
-            bail!("{:?}: the letter says {}@{}", letter.value, letter.partition, letter.offset);
+        if !letter.reason.contains(names) {
+            bail!("{} was refused because {:?}, which does not name {names:?}", place(&read), letter.reason);
         }
     }
     Ok(())

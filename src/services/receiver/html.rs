@@ -2,6 +2,11 @@
 
 use std::fmt::Write as _;
 
+/// Bytes of one text that are shown.
+const SHOWN: usize = 20_000;
+/// Bytes of an address with its label: where none ends within them, there is none.
+const LONGEST_ADDRESS: usize = 2048;
+
 /// Text with the five characters that mean something in HTML escaped.
 pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -40,10 +45,15 @@ pub(super) fn link(address: &str, label: &str) -> String {
 /// Text as it stands, with Slack's `<address|label>` and plain addresses as links.
 pub(super) fn text(text: &str) -> String {
     let mut out = String::new();
-    let mut rest = text;
+    let shown = (0..=text.len().min(SHOWN)).rev().find(|at| text.is_char_boundary(*at));
+    let mut rest = &text[..shown.unwrap_or_default()];
+    let cut = rest.len() < text.len();
     while let Some(at) = next_address(rest) {
         let (before, from) = rest.split_at(at);
-        let wrapped = before.ends_with('<').then(|| from.find('>')).flatten();
+        let wrapped = before
+            .ends_with('<')
+            .then(|| from.bytes().take(LONGEST_ADDRESS).position(|b| b == b'>'))
+            .flatten();
         let (address, label, taken) = match wrapped {
             Some(end) => {
                 let (address, label) = from[..end].split_once('|').unwrap_or((&from[..end], &from[..end]));
@@ -60,11 +70,19 @@ pub(super) fn text(text: &str) -> String {
         let _ = write!(out, "{}{}", escape(before), link(address, label));
         rest = &from[taken..];
     }
-    out + &escape(rest)
+    out += &escape(rest);
+    if cut {
+        let _ = write!(out, "… ({SHOWN} of {} bytes; the whole is in the JSON)", text.len());
+    }
+    out
 }
 
+/// One search, so that a text of many addresses is gone through once.
 fn next_address(text: &str) -> Option<usize> {
-    [text.find("http://"), text.find("https://")].into_iter().flatten().min()
+    text.match_indices("http").map(|(at, _)| at).find(|at| {
+        let after = &text[at + "http".len()..];
+        after.strip_prefix('s').unwrap_or(after).starts_with("://")
+    })
 }
 
 #[cfg(test)]
@@ -103,6 +121,18 @@ mod tests {
     #[case::nothing("")]
     fn only_web_addresses_are_linked(#[case] address: &str) {
         assert_eq!(link(address, "x"), "x");
+    }
+
+    #[rstest]
+    #[case::many_addresses("http://a ")]
+    #[case::never_closed("<http://a ")]
+    #[case::no_address("http")]
+    #[case::wide("ä<http://ä")]
+    fn a_huge_text_is_shown_in_part_and_at_once(#[case] piece: &str) {
+        let huge = piece.repeat(1 << 20);
+        let shown = text(&huge);
+        assert!(shown.len() < 20 * SHOWN, "{}", shown.len());
+        assert!(shown.ends_with(&format!("… (20000 of {} bytes; the whole is in the JSON)", huge.len())));
     }
 
     proptest! {
