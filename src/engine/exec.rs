@@ -81,21 +81,11 @@ impl Engine {
         async_log(docker, container, options)
     }
 
-    /// The last telling lines of a container's log, indented; empty where there is none. The frames of a Java stack
-    /// trace are left out: they would push its message off the screen.
+    /// The last telling lines of a container's log, indented; empty where there is none: see [`telling`].
     pub async fn last_lines(&self, container: &str, lines: usize) -> String {
         let log = self.log(container, Some(lines * 20), false);
         let text = log.try_collect::<Vec<String>>().await.unwrap_or_default().concat();
-        let frame = |line: &&str| {
-            let line = line.trim_start();
-            !line.is_empty() && !line.starts_with("at ") && !line.starts_with("... ")
-        };
-        let telling: Vec<&str> = text.lines().filter(frame).collect();
-        let shown = telling.iter().rev().take(lines).rev();
-        shown
-            .map(|line| format!("  | {}", line.chars().take(200).collect::<String>()))
-            .collect::<Vec<_>>()
-            .join("\n")
+        telling(&text, lines)
     }
 
     /// What a container uses now.
@@ -204,4 +194,47 @@ fn async_log(
         }
     });
     receive
+}
+
+/// The last lines of a text, indented, so many that they fit on a screen where some are long: what is wrong often stands at
+/// the end of one. The frames of a Java stack trace are left out: they would push its message off the screen.
+fn telling(text: &str, lines: usize) -> String {
+    const LONGEST: usize = 1000;
+    const USUAL: usize = 170;
+    let frame = |line: &&str| {
+        let line = line.trim_start();
+        !line.is_empty() && !line.starts_with("at ") && !line.starts_with("... ")
+    };
+    let all: Vec<&str> = text.lines().filter(frame).collect();
+    let mut room = lines * USUAL;
+    let mut shown = Vec::new();
+    for line in all.into_iter().rev().take(lines) {
+        let line: String = line.chars().take(LONGEST).collect();
+        let length = line.chars().count();
+        if length > room && !shown.is_empty() {
+            break;
+        }
+        room = room.saturating_sub(length);
+        shown.push(format!("  | {line}"));
+    }
+    shown.reverse();
+    shown.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_log_fits_on_a_screen_and_keeps_what_stands_at_the_end_of_a_line() {
+        let short: String = (1..=30).map(|n| format!("line {n}\n")).collect();
+        assert!(telling(&short, 3).eq("  | line 28\n  | line 29\n  | line 30"));
+        let long = format!("{}\n{} parse error\n", "first ".repeat(100), "why ".repeat(100));
+        let shown = telling(&format!("{short}{}{long}", long.repeat(9)), 15);
+        assert!(shown.ends_with("why  parse error"), "{shown}");
+        assert!(shown.len() < 15 * 180, "{}", shown.len());
+        assert_eq!(telling("Error: x\n\tat a.b(C.java)\n\t... 3 more\n\n", 5), "  | Error: x");
+        assert_eq!(telling("", 5), "");
+        assert_eq!(telling(&"x".repeat(1 << 20), 5).len(), 1004);
+    }
 }
