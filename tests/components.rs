@@ -23,7 +23,7 @@ use streamlab::project::Project;
 use streamlab::scenarios::transactions::{AGGREGATES_TOPIC, TOPIC};
 use streamlab::services::metrics::{Buckets, Registry, Topic};
 use support::service::{PATIENCE, Service};
-use support::{engine_with, lab};
+use support::{engine_with, lab, text};
 use testcontainers::core::{ContainerPort, WaitFor};
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt};
@@ -112,6 +112,35 @@ async fn registry() -> (ContainerAsync<GenericImage>, SchemaRegistry) {
     let container = image.start().await.unwrap();
     let port = container.get_host_port_ipv4(8081).await.unwrap();
     (container, SchemaRegistry::new(format!("http://127.0.0.1:{port}")))
+}
+
+fn docker(arguments: &[&str]) {
+    let output = std::process::Command::new("docker").args(arguments).output().unwrap();
+    println!("docker {arguments:?}: {}", text(&output));
+}
+
+/// Killed when a tenth of an empty database's bytes are there: what it finds at its next start must be a whole one.
+#[tokio::test]
+async fn a_registry_that_is_killed_in_its_first_moments_starts_again() {
+    let (project, engine) = engine_with(&["schema-registry"]).await;
+    let (name, tag) = reference(&project, &engine, "schema-registry");
+    let image = GenericImage::new(name, tag).with_exposed_port(ContainerPort::Tcp(8081));
+    let container = image.start().await.unwrap();
+    let id = container.id();
+    // Inside, since the moment is a short one. -1 is everything but tini, which ends with what it started.
+    let script = "until [ \"$(stat -c %s /var/lib/schema-registry/registry.mv.db 2>/dev/null || echo 0)\" -ge 60000 ]; do :; done; kill -9 -1";
+    docker(&["exec", id, "timeout", "60", "sh", "-c", script]);
+    let ended = || async {
+        let running = container.is_running().await?;
+        Ok(if running { Answer::NotYet("it runs".to_owned()) } else { Answer::Is(()) })
+    };
+    eventually("it was killed", PATIENCE, Duration::from_millis(100), ended).await.unwrap();
+    docker(&["start", id]);
+    let port = container.get_host_port_ipv4(8081).await.unwrap();
+    let registry = SchemaRegistry::new(format!("http://127.0.0.1:{port}"));
+    let subjects = || async { Ok(Answer::Is(registry.subjects().await?)) };
+    let found = eventually("it answers", PATIENCE, Duration::from_millis(200), subjects).await.unwrap();
+    assert!(found.is_empty());
 }
 
 const ONE: &str = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"string"}]}"#;

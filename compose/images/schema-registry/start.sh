@@ -8,6 +8,12 @@ if ! [ -w "$data" ]; then
   echo "schema-registry: $data is not writable for uid $(id -u)" >&2
   exit 1
 fi
+# An empty database is there whole or not at all: one that was being made while the process was killed would be taken for
+# a whole one ever after.
+if ! [ -e "$data/registry.mv.db" ]; then
+  cp "$home/empty.mv.db" "$data/registry.new"
+  mv "$data/registry.new" "$data/registry.mv.db"
+fi
 export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
 # Without it Apicurio prints a page about the dates in an API that is not reachable from outside.
 export REGISTRY_APIS_V2_DATE_FORMAT="yyyy-MM-dd'T'HH:mm:ss'Z'"

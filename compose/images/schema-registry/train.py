@@ -1,5 +1,9 @@
 # Licensed under the Apache License, Version 2.0.
-"""Training run for the class data archive: start the registry, use each part of its API once, end it with SIGTERM."""
+"""Runs of the registry while its image is built, each ended with SIGTERM.
+
+    train.py use START...    the training run for the class data archive: each part of the API is used once
+    train.py empty START...  nothing is done: what it leaves is an empty registry's database
+"""
 import json
 import os
 import signal
@@ -64,7 +68,8 @@ def use():
 
 
 def main():
-    process = subprocess.Popen(sys.argv[1:])
+    what, start = sys.argv[1], sys.argv[2:]
+    process = subprocess.Popen(start)
     try:
         limit = time.time() + 120
         while True:
@@ -75,11 +80,12 @@ def main():
                 if process.poll() is not None or time.time() > limit:
                     sys.exit("the registry did not start")
                 time.sleep(0.1)
-        use()
+        if what == "use":
+            use()
     finally:
         process.send_signal(signal.SIGTERM)
         code = process.wait(120)
-    print("training run ended with", code)
+    print(what, "ended with", code)
 
 
 main()
