@@ -212,6 +212,10 @@ async fn the_real_lab_is_undone_when_interrupted(
 async fn two_real_labs_run_side_by_side_and_survive_a_killed_start() {
     engine_with(&["base", "kafka", "spark", "schema-registry", "spark-kafka"]).await;
     let _one = REAL.lock().await;
+    // What a failed run has left is not this one's failure.
+    for instance in ["real-a", "real-b"] {
+        assert!(run(&["--instance", instance, "down", "--volumes"]).status.success());
+    }
     // Offsets that do not put a port of one on a port of the other: 9090 and 9190 are both documented.
     // Killed half-way, then started again: the second start cleans up what the first left.
     let mut killed = up("lab.toml", "real-a", "1700", &[]);
