@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
@@ -255,12 +255,29 @@ pub async fn offsets(bootstrap: &str, topic: &str) -> Result<BTreeMap<i32, (i64,
     blocking(move || watermarks(&consumer(&bootstrap)?, &topic)).await
 }
 
+/// A partition's leader may move between the question who it is and the question to it: then it is asked anew, as every
+/// client of Kafka does.
 fn watermarks(consumer: &BaseConsumer, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>> {
+    let start = Instant::now();
+    loop {
+        match watermarks_of_leaders(consumer, topic) {
+            Err(error) if leader_moved(&error) && start.elapsed() < PATIENCE => {}
+            answer => return answer,
+        }
+    }
+}
+
+fn watermarks_of_leaders(consumer: &BaseConsumer, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>> {
     let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
     let found = metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none());
     let found = found.with_context(|| format!("no topic {topic}"))?;
     let partitions = found.partitions().iter();
     partitions.map(|p| Ok((p.id(), consumer.fetch_watermarks(topic, p.id(), PATIENCE)?))).collect()
+}
+
+fn leader_moved(error: &anyhow::Error) -> bool {
+    let code = error.downcast_ref::<KafkaError>().and_then(KafkaError::rdkafka_error_code);
+    matches!(code, Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable))
 }
 
 /// Reads a topic from `from` (its beginning where a partition is not named) to the end that it has now; records
@@ -355,4 +372,21 @@ pub async fn write(bootstrap: &str, topic: &str, value: &[u8]) -> Result<(i32, i
     let record = FutureRecord::<str, [u8]>::to(topic).payload(value);
     let at = producer.send(record, PATIENCE).await.map_err(|(error, _)| error)?;
     Ok((at.partition, at.offset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_leader_that_moved_is_asked_again() {
+        let moved = |code| leader_moved(&KafkaError::MetadataFetch(code).into());
+        assert!(
+            moved(RDKafkaErrorCode::NotLeaderForPartition) && moved(RDKafkaErrorCode::LeaderNotAvailable)
+        );
+        assert!(
+            !moved(RDKafkaErrorCode::UnknownTopicOrPartition) && !moved(RDKafkaErrorCode::AllBrokersDown)
+        );
+        assert!(!leader_moved(&anyhow::anyhow!("no topic x")));
+    }
 }
