@@ -7,23 +7,29 @@
 
 Environment: BOOTSTRAP_SERVERS  Kafka, host:port[,host:port...]
              CHECKPOINT_DIR     where the queries remember how far they are (default /mnt/spark-checkpoints)
+             HEALTH_PORT        answers once each query has finished a batch
 
 Memory, class path and the tuning for a small machine are in spark-defaults.conf, not here.
 """
 import csv
+import http.server
 import os
 import pathlib
 import re
 import socket
+import sys
+import threading
 import time
 
 from pyspark import SparkConf, SparkContext
+from pyspark.errors import StreamingQueryException
 from pyspark.java_gateway import ensure_callback_server_started
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 BOOTSTRAP_SERVERS = os.environ["BOOTSTRAP_SERVERS"]
 CHECKPOINT_DIR = os.environ.get("CHECKPOINT_DIR", "/mnt/spark-checkpoints")
+HEALTH_PORT = int(os.environ.get("HEALTH_PORT", "4042"))
 
 INPUT = "financial_transactions"
 AGGREGATES = "transaction_aggregates"
@@ -40,6 +46,8 @@ RECORD = """
 """
 TEXTS = ["transactionId", "userId", "merchantId", "location", "paymentMethod", "currency"]
 LONGEST_TEXT = 1000  # characters of a field
+# JSON as everybody else reads it: Spark by itself takes single quotes and NaN.
+STRICT = {"allowSingleQuotes": "false", "allowNonNumericNumbers": "false"}
 # What is written is longer than what was read: JSON takes up to six bytes for a character. Kafka takes no record of more
 # than a megabyte, and a query that cannot write a record dies of it, at every start again.
 LONGEST_KEPT = 65536  # characters of a malformed record that its dead letter keeps, bytes of its key
@@ -88,6 +96,8 @@ def read_transactions(spark):
         .option("kafka.bootstrap.servers", BOOTSTRAP_SERVERS)
         .option("subscribe", INPUT)
         .option("startingOffsets", "earliest")
+        # Records of a transaction that was aborted are none.
+        .option("kafka.isolation.level", "read_committed")
         # Records that are gone before they were read are an error to be seen, not a gap to be passed over.
         .option("failOnDataLoss", "true")
         .option("maxOffsetsPerTrigger", "50000")  # bounds the memory of a batch after a long pause
@@ -96,9 +106,9 @@ def read_transactions(spark):
     text = F.col("value").cast("string")
     parsed = raw.select(
         "key", "value", "partition", "offset",
-        F.from_json(text, RECORD, {"columnNameOfCorruptRecord": "corrupt"}).alias("t"),
+        F.from_json(text, RECORD, {"columnNameOfCorruptRecord": "corrupt", **STRICT}).alias("t"),
         # The same field as a number: null if it was written in quotes.
-        F.from_json(text, "amount double").getField("amount").alias("number"),
+        F.from_json(text, "amount double", STRICT).getField("amount").alias("number"),
     )
     missing = F.lit(None).cast("string")
     for field in reversed(REQUIRED):
@@ -191,6 +201,33 @@ def start(frame, name, **options):
     )
 
 
+def wait_for_batches(queries):
+    """Waits until each query has finished a batch, or one has ended: before that nobody knows whether it can go on."""
+    while all(query.isActive for query in queries) and not all(query.lastProgress for query in queries):
+        time.sleep(0.1)
+
+
+def say_healthy():
+    """Answers GET on HEALTH_PORT from now on, for as long as the driver runs."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path == "/" else 404)
+            self.end_headers()
+            self.wfile.write(b"each query has finished a batch\n" if self.path == "/" else b"only / is answered\n")
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("", HEALTH_PORT), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+def records_are_gone(error):
+    """Whether a query has ended because Kafka no longer has what its checkpoint says comes next."""
+    return any(sign in str(error) for sign in ("failOnDataLoss", "KAFKA_DATA_LOSS", "OffsetOutOfRange", "offset was changed from"))
+
+
 class StopOnSigterm:
     """The JVM gets the signal, not Python: it calls handle(), which stops the queries, which ends main()."""
 
@@ -224,9 +261,21 @@ def main():
         start(high_value_and_dead_letters(transactions, read_merchants(spark)), "high_value"),
     ]
     StopOnSigterm(spark)
+    wait_for_batches(queries)
+    if all(query.isActive for query in queries):
+        say_healthy()
     print("running: " + ", ".join(query.name for query in queries), flush=True)
     try:
         spark.streams.awaitAnyTermination()  # returns when a query was stopped, raises when one died
+    except StreamingQueryException as error:
+        if not records_are_gone(error):
+            raise
+        # Without the trace of it: the last line is what people see first.
+        sys.exit(
+            f"{str(error).splitlines()[0]}\n"
+            f"Records of {INPUT} are gone that were not read yet: retention has removed them, or the topic was made anew. "
+            "They cannot be counted any more. To count anew from what is left: ./lab restart transaction-processor --fresh"
+        )
     finally:
         for query in queries:
             query.stop()

@@ -66,19 +66,20 @@ let
     extraOptions = [
       "--memory=${toString service.memoryMiB}m"
       "--memory-swap=${toString service.memoryMiB}m"
-      "--log-opt=max-size=20m"
-      "--log-opt=max-file=2"
+      "--log-opt=max-size=${toString service.log.megabytes}m"
+      "--log-opt=max-file=${toString service.log.files}"
+      "--stop-timeout=${toString service.stopSeconds}"
     ]
     ++ (
       if service.health == null then
         [ "--no-healthcheck" ]
       else
         [
-          "--health-cmd=${concatStringsSep " " (map quote service.health)}"
-          "--health-interval=5s"
-          "--health-timeout=10s"
-          "--health-start-period=${toString service.timeoutSeconds}s"
-          "--health-retries=3"
+          "--health-cmd=${concatStringsSep " " (map quote service.health.command)}"
+          "--health-interval=${toString service.health.intervalSeconds}s"
+          "--health-timeout=${toString service.health.timeoutSeconds}s"
+          "--health-start-period=${toString service.health.startSeconds}s"
+          "--health-retries=${toString service.health.retries}"
         ]
     );
   };

@@ -96,14 +96,14 @@ let
 
   # `docker run` counts as started at once. This keeps the unit starting, and those that need it waiting.
   waitForHealth = name: service: ''
-    deadline=$((SECONDS + ${toString service.timeoutSeconds}))
+    deadline=$((SECONDS + ${toString service.readySeconds}))
     until [ "$(docker inspect -f '{{.State.Health.Status}}' ${name} 2>/dev/null)" = healthy ]; do
       if ! kill -0 "$MAINPID" 2>/dev/null; then
         echo "${name} ended before it was healthy; its log is above" >&2
         exit 1
       fi
       if [ "$SECONDS" -ge "$deadline" ]; then
-        echo "${name} is not healthy after ${toString service.timeoutSeconds} s. What its health command said last:" >&2
+        echo "${name} is not healthy after ${toString service.readySeconds} s. What its health command said last:" >&2
         docker inspect -f '{{range .State.Health.Log}}{{.ExitCode}} {{.Output}}{{end}}' ${name} | tail -n 3 >&2
         exit 1
       fi
@@ -119,10 +119,10 @@ let
         "streamlab-network.service"
         "streamlab-image-${service.image}.service"
       ])
-      (tries service.timeoutSeconds)
+      (tries service.readySeconds)
       (
         if service.completes then
-          { serviceConfig = once // { TimeoutStartSec = lib.mkForce service.timeoutSeconds; }; }
+          { serviceConfig = once // { TimeoutStartSec = lib.mkForce service.readySeconds; }; }
         else
           { postStart = waitForHealth name service; }
       )

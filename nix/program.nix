@@ -12,6 +12,7 @@ pkgs.rustPlatform.buildRustPackage {
     ../Cargo.toml
     ../Cargo.lock
     ../src
+    ../examples # a member of the workspace
     ../tests # Cargo.toml names one of them, and cargo wants to see it
   ];
   cargoLock.lockFile = ../Cargo.lock;

@@ -56,8 +56,21 @@ let
     memoryMiB = count;
     needs = listOf text;
     completes = flag;
-    health = orNull (listOf text);
-    timeoutSeconds = count;
+    health = orNull (record {
+      command = listOf text;
+      intervalSeconds = count;
+      timeoutSeconds = count;
+      startSeconds = count;
+      retries = count;
+    });
+    readySeconds = count;
+    log = record {
+      megabytes = count;
+      files = count;
+    };
+    # Whether what has died is started again: the unit does it, for its own number of tries.
+    restart = shape.be "\"no\" or \"on-failure\"" (shape.matches "no|on-failure");
+    stopSeconds = count;
   };
 
   document = record {
@@ -89,6 +102,7 @@ let
         instance = text;
         lab = text;
         host = text;
+        roles = tableOf name (listOf text);
         services = tableOf name (tableOf name port);
       };
       services = tableOf name service;
@@ -134,7 +148,7 @@ let
     ++ concatMap (a: when (!raw.addons ? ${a}) "${place}: there is no add-on ${a}") s.addons
     ++ when (s.completes && s.health != null) "${place}: it completes, so it has no health"
     ++ when (!s.completes && s.health == null) "${place}: health is null, but it does not complete"
-    ++ when (s.health == [ ]) "${place}: health is empty"
+    ++ when (s.health != null && s.health.command == [ ]) "${place}: the health command is empty"
     ++ concatMap (p: when (length (filter (q: q == p) paths) > 1) "${place}: two things at ${p}") paths
     ++ when (numbers (attrValues published) != numbers (hostPorts s))
       "${place}: its host ports are not those of endpoints";

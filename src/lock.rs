@@ -171,7 +171,7 @@ pub fn parse(text: &str) -> Result<Lock, LockError> {
 /// The text of a lock file: what [`parse`] reads, always in the same bytes.
 ///
 /// # Errors
-/// None that is known: the types write themselves.
+/// Writing JSON fails, which these types never cause.
 pub fn render(lock: &Lock) -> Result<String, serde_json::Error> {
     Ok(serde_json::to_string_pretty(lock)? + "\n")
 }

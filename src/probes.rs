@@ -1,8 +1,26 @@
-//! Questions with patience: ask a real service until it answers, and say what it said last when it does not.
+//! Questions with patience: ask a real service until it answers, and say what it said last when it does not. And what a
+//! container uses, as a value that engine and own services share.
 
 use std::fmt;
 use std::future::Future;
 use std::time::{Duration, Instant};
+
+/// What a container uses.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize)]
+pub struct Usage {
+    /// Bytes now, without the page cache.
+    pub memory: u64,
+    /// The most it may have, in bytes.
+    pub memory_limit: u64,
+    /// CPU-seconds since it was started.
+    pub cpu_seconds: f64,
+    /// Bytes received over the network since it was started.
+    pub received: u64,
+    /// Bytes sent over the network since it was started.
+    pub sent: u64,
+    /// How often the engine has started it again after it had died by itself.
+    pub restarts: u64,
+}
 
 /// One answer to a question.
 #[derive(Debug)]

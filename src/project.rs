@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::dashboards::dashboards;
 use crate::lock::{self, Lock};
 use crate::render::{Inputs, jars};
-use crate::topology::{Instance, LabFile, Topology};
+use crate::topology::{Instance, LabFile, Plan};
 
 /// Digests of the upstream images, in the checkout's root.
 pub const LOCK_FILE: &str = "images.lock.json";
@@ -60,15 +60,21 @@ impl Project {
                 );
             }
         }
-        Ok(Self { root, path, file: parsed, program })
+        let mut file = parsed;
+        for addon in file.addons.values_mut() {
+            if let Some(folder) = &addon.files {
+                addon.names = names_in(&root.join(folder))?;
+            }
+        }
+        Ok(Self { root, path, file, program })
     }
 
-    /// The services of a lab (the default one where none is named) as an instance runs them.
+    /// The plan of a lab (the default one where none is named) in an instance.
     ///
     /// # Errors
     /// Unknown lab, or ports that do not fit.
-    pub fn topology(&self, lab: Option<&str>, instance: Instance) -> Result<Topology> {
-        Ok(self.file.resolve(lab.unwrap_or(self.file.default_lab.get_ref()), instance)?)
+    pub fn plan(&self, lab: Option<&str>, instance: Instance) -> Result<Plan> {
+        Ok(self.file.plan(lab.unwrap_or(self.file.default_lab.get_ref()), instance)?)
     }
 
     /// Every file that pins downloads or causes them: path → text.
@@ -85,6 +91,19 @@ impl Project {
         Ok(texts)
     }
 
+    /// Markdown pages and dashboards, rendered ones among them. The changelog is history: what it mentions stays.
+    fn by_hand(&self) -> Result<BTreeMap<String, String>> {
+        let mut texts = BTreeMap::new();
+        for path in ["README.md", "CONTRIBUTING.md"] {
+            let text = std::fs::read_to_string(self.root.join(path));
+            texts.insert(path.to_owned(), text.with_context(|| format!("{path} cannot be read"))?);
+        }
+        texts_below(&self.root, "docs", &mut texts)?;
+        texts_below(&self.root, crate::dashboards::FOLDER, &mut texts)?;
+        texts.retain(|path, _| path.ends_with(".md") || path.ends_with(".json"));
+        Ok(texts)
+    }
+
     /// What pages are rendered from besides `lab.toml`.
     ///
     /// # Errors
@@ -98,12 +117,10 @@ impl Project {
                 .collect(),
             pins: self.pins()?,
             dashboards: dashboards(&self.root)?,
+            by_hand: self.by_hand()?,
             ..Inputs::default()
         };
         for (name, addon) in &self.file.addons {
-            if let Some(folder) = &addon.files {
-                inputs.addon_files.insert(name.clone(), names_in(&self.root.join(folder))?);
-            }
             if let Some(recipe) = &addon.recipe {
                 let path = self.root.join("compose/images").join(recipe.get_ref()).join("jars.sha256");
                 let text = std::fs::read_to_string(&path)
@@ -180,15 +197,26 @@ pub fn lock_entries(root: &Path) -> Result<Lock> {
 /// # Errors
 /// The folder or the file cannot be written; the old file is as it was.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let part = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
-    let written = std::fs::File::create(&part)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&part, path));
-    if written.is_err() {
-        let _ = std::fs::remove_file(&part);
-    }
-    written.with_context(|| format!("{} cannot be written", path.display()))
+    let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut part| {
+        part.write_all(bytes)?;
+        part.as_file().sync_all()?;
+        Ok(part.persist(path)?)
+    });
+    // A temporary file is its owner's alone; what is written here is a file of the checkout.
+    let readable = written.and_then(|file| readable(&file));
+    readable.with_context(|| format!("{} cannot be written", path.display()))
+}
+
+#[cfg(unix)]
+fn readable(file: &std::fs::File) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn readable(_: &std::fs::File) -> std::io::Result<()> {
+    Ok(())
 }
 
 fn nearest() -> Result<PathBuf> {

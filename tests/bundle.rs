@@ -1,5 +1,5 @@
-//! Bundles against a real engine: what is exported comes back byte for byte, on other machines over the room's network too;
-//! what is damaged, half or foreign is refused by name, and nothing of it is used.
+//! Bundles against a real engine: what is exported comes back byte for byte, from a file and over HTTP; what is damaged, half or
+//! foreign is refused by name, and nothing of it is used.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod support;
@@ -329,4 +329,11 @@ async fn a_lab_comes_up_from_a_classroom_registry() {
 
     let wrong = lab(&["--instance", "student", "up", "--detach", "--from", "http://127.0.0.1:1"]);
     assert!(!wrong.status.success() && text(&wrong).contains("does not answer"), "{}", text(&wrong));
+}
+
+#[test]
+fn without_a_folder_it_is_not_unpacked_into_a_checkout() {
+    let refused = lab(&["bundle", "import", "tiny.bundle"]);
+    let said = text(&refused);
+    assert!(!refused.status.success() && said.contains("is a checkout") && said.contains("--into"), "{said}");
 }

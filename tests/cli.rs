@@ -19,14 +19,15 @@ use support::{lab, run, text};
 #[case::unknown_scenario(&["produce", "weather"], "unrecognized subcommand 'weather'")]
 #[case::ledger_without_count(&["produce", "transactions", "--ledger", "x.json"], "--count")]
 #[case::unknown_source(&["up", "--images", "cloud"], "possible values: local, upstream, auto")]
-#[case::unknown_lab(&["up", "--lab", "nope", "--instance", "nope"], "no lab named \"nope\"; there are: full, transactions")]
+#[case::unknown_lab(&["up", "--lab", "nope", "--instance", "nope"], "no lab named \"nope\"; there are: ")]
 #[case::bad_instance(&["up", "--instance", "No Such"], "instance name")]
 #[case::offset_too_far(&["up", "--instance", "far", "--port-offset", "20000"], "past 65535")]
-#[case::offset_on_a_documented_port(&["up", "--instance", "on", "--port-offset", "100"], "a documented port of another service")]
+#[case::offset_on_a_documented_port(&["--file", "tests/tiny/lab.toml", "up", "--instance", "on", "--port-offset", "1"], "a documented port of another service")]
 #[case::unknown_command(&["fly"], "unrecognized subcommand 'fly'")]
 #[case::no_such_file(&["--file", "nowhere/lab.toml", "status"], "nowhere/lab.toml cannot be read")]
 fn bad_input_gets_a_clear_error(#[case] arguments: &[&str], #[case] expected: &str) {
-    let output = run(arguments);
+    // With no engine to be had: a mistake that passes starts nothing.
+    let output = lab(arguments).env("DOCKER_HOST", "unix:///nonexistent/docker.sock").output().unwrap();
     let said = text(&output);
     assert!(!output.status.success(), "{said}");
     assert!(said.contains(expected), "{said}");
@@ -59,18 +60,30 @@ fn a_malformed_definition_is_refused_with_every_line() {
     let said = text(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(
-        said.contains("2 mistake(s)") && said.contains("no service or group named \"spark-mister\""),
+        said.contains("2 mistake(s)") && said.contains("no role, service or group named \"spark-mister\""),
         "{said}"
     );
 }
 
 #[test]
 fn a_ledger_that_cannot_be_written_is_said_before_anything_is_produced() {
-    let arguments = ["produce", "transactions", "--count", "5", "--ledger", "/nonexistent/ledger.json"];
-    let output = lab(&arguments).env("BOOTSTRAP_SERVERS", "127.0.0.1:1").output().unwrap();
+    let to = ["produce", "transactions", "--count", "5", "--bootstrap-servers", "127.0.0.1:1"];
+    let output = run(&[&to[..], &["--ledger", "/nonexistent/ledger.json"]].concat());
     let said = text(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("/nonexistent/ledger.json cannot be written"), "{said}");
+}
+
+/// `eval "$(./lab env)"` of one lab in the shell, and another lab named on the command line.
+#[test]
+fn an_option_beats_the_environment_and_no_variable_is_a_cluster() {
+    for arguments in [&["produce", "transactions", "--count", "1"][..], &["tail", "financial_transactions"]] {
+        let stranger = [("LAB_INSTANCE", "one"), ("BOOTSTRAP_SERVERS", "127.0.0.1:1")];
+        let said = |more: &[&str]| text(&lab(&[arguments, more].concat()).envs(stranger).output().unwrap());
+        let (by_shell, by_option) = (said(&[]), said(&["--instance", "two"]));
+        assert!(by_shell.contains("instance one is not up"), "{by_shell}");
+        assert!(by_option.contains("instance two is not up"), "{by_option}");
+    }
 }
 
 #[test]

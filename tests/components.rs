@@ -8,25 +8,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use rdkafka::consumer::{BaseConsumer, Consumer, StreamConsumer};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, StreamConsumer};
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::producer::{BaseProducer, BaseRecord, FutureProducer, FutureRecord, Producer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use rstest::rstest;
-use schema_registry_converter::async_impl::avro::AvroEncoder;
-use schema_registry_converter::schema_registry_common::SubjectNameStrategy;
 use serde_json::json;
-use streamlab::clients::schema_registry::{self, Registered, SchemaRegistry};
+use streamlab::clients::groups::GroupReader;
 use streamlab::clients::{kafka, producer};
 use streamlab::engine::{Engine, recipe_images};
+use streamlab::own_services::metrics::{Buckets, Registry, Topic};
 use streamlab::probes::{Answer, eventually};
 use streamlab::project::Project;
-use streamlab::scenarios::transactions::{AGGREGATES_TOPIC, TOPIC};
-use streamlab::services::metrics::{Buckets, Registry, Topic};
+use streamlab::scenarios::Format;
+use streamlab::scenarios::transactions::{self, AGGREGATES_TOPIC, TOPIC, Totals, Transactions};
+use streamlab::topology::TopicPlan;
 use support::service::{PATIENCE, Service};
-use support::{engine_with, lab, text};
-use testcontainers::core::{ContainerPort, WaitFor};
+use support::{engine_with, lab};
 use testcontainers::runners::AsyncRunner;
-use testcontainers::{ContainerAsync, GenericImage, ImageExt};
+use testcontainers::{ContainerAsync, ImageExt};
 use testcontainers_modules::kafka::apache;
 
 /// `name` and `tag` of a recipe's image.
@@ -37,12 +37,23 @@ fn reference(project: &Project, engine: &Engine, recipe: &str) -> (String, Strin
     (name.to_owned(), tag.to_owned())
 }
 
+fn topic(name: &str, partitions: i32, replicas: i32) -> TopicPlan {
+    TopicPlan { name: name.to_owned(), partitions, replicas, config: BTreeMap::new() }
+}
+
 /// testcontainers-modules' Kafka knows nothing of this project: it starts our image as it starts apache/kafka, by
 /// its entry point, paths, user and environment.
 async fn kafka_module() -> (ContainerAsync<apache::Kafka>, String) {
     let (project, engine) = engine_with(&["kafka"]).await;
     let (name, tag) = reference(&project, &engine, "kafka");
-    let node = apache::Kafka::default().with_jvm_image().with_name(name).with_tag(tag).start().await.unwrap();
+    let image = apache::Kafka::default().with_jvm_image().with_name(name).with_tag(tag);
+    // One broker holds the log of transactions too.
+    let node = image
+        .with_env_var("KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR", "1")
+        .with_env_var("KAFKA_TRANSACTION_STATE_LOG_MIN_ISR", "1")
+        .start()
+        .await
+        .unwrap();
     let port = node.get_host_port_ipv4(apache::KAFKA_PORT).await.unwrap();
     (node, format!("127.0.0.1:{port}"))
 }
@@ -78,14 +89,10 @@ async fn our_kafka_client_reads_what_one_broker_says() {
     assert!(kafka::offsets(&bootstrap, "nowhere").await.is_err(), "asking for a topic must not make it");
     assert!(kafka::topic_shape(&bootstrap, "nowhere").await.is_err());
     // One broker cannot hold three replicas: its own answer comes through.
-    let refusal = kafka::create_topic(&bootstrap, "three-replicas", 1).await.unwrap_err();
+    let refusal = kafka::create_topics(&bootstrap, &[topic("three-replicas", 1, 3)]).await.unwrap_err();
     assert!(format!("{refusal:#}").contains("InvalidReplicationFactor"), "{refusal:#}");
-    let spec = kafka::TopicSpec {
-        name: "small",
-        partitions: 2,
-        replication: 1,
-        settings: &[("retention.ms", "60000")],
-    };
+    let mut spec = topic("small", 2, 1);
+    spec.config.insert("retention.ms".to_owned(), "60000".to_owned());
     for _ in 0..2 {
         // The second time it is there already, which is fine.
         kafka::create_topics(&bootstrap, std::slice::from_ref(&spec)).await.unwrap();
@@ -103,96 +110,90 @@ async fn our_kafka_client_reads_what_one_broker_says() {
     assert!(more.is_empty());
 }
 
-async fn registry() -> (ContainerAsync<GenericImage>, SchemaRegistry) {
-    let (project, engine) = engine_with(&["schema-registry"]).await;
-    let (name, tag) = reference(&project, &engine, "schema-registry");
-    let image = GenericImage::new(name, tag)
-        .with_exposed_port(ContainerPort::Tcp(8081))
-        .with_wait_for(WaitFor::message_on_stdout("ready on port 8081"));
-    let container = image.start().await.unwrap();
-    let port = container.get_host_port_ipv4(8081).await.unwrap();
-    (container, SchemaRegistry::new(format!("http://127.0.0.1:{port}")))
-}
-
-fn docker(arguments: &[&str]) {
-    let output = std::process::Command::new("docker").args(arguments).output().unwrap();
-    println!("docker {arguments:?}: {}", text(&output));
-}
-
-/// Killed when a tenth of an empty database's bytes are there: what it finds at its next start must be a whole one.
-#[tokio::test]
-async fn a_registry_that_is_killed_in_its_first_moments_starts_again() {
-    let (project, engine) = engine_with(&["schema-registry"]).await;
-    let (name, tag) = reference(&project, &engine, "schema-registry");
-    let image = GenericImage::new(name, tag).with_exposed_port(ContainerPort::Tcp(8081));
-    let container = image.start().await.unwrap();
-    let id = container.id();
-    // Inside, since the moment is a short one. -1 is everything but tini, which ends with what it started.
-    let script = "until [ \"$(stat -c %s /var/lib/schema-registry/registry.mv.db 2>/dev/null || echo 0)\" -ge 60000 ]; do :; done; kill -9 -1";
-    docker(&["exec", id, "timeout", "60", "sh", "-c", script]);
-    let ended = || async {
-        let running = container.is_running().await?;
-        Ok(if running { Answer::NotYet("it runs".to_owned()) } else { Answer::Is(()) })
-    };
-    eventually("it was killed", PATIENCE, Duration::from_millis(100), ended).await.unwrap();
-    docker(&["start", id]);
-    let port = container.get_host_port_ipv4(8081).await.unwrap();
-    let registry = SchemaRegistry::new(format!("http://127.0.0.1:{port}"));
-    let subjects = || async { Ok(Answer::Is(registry.subjects().await?)) };
-    let found = eventually("it answers", PATIENCE, Duration::from_millis(200), subjects).await.unwrap();
-    assert!(found.is_empty());
-}
-
-const ONE: &str = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"string"}]}"#;
-
-#[tokio::test]
-async fn the_registry_answers_confluents_api_at_the_root() {
-    let (_container, registry) = registry().await;
-    assert!(registry.subjects().await.unwrap().is_empty());
-    registry.set_compatibility("BACKWARD").await.unwrap();
-    let Registered::Id(id) = registry.register("a-value", ONE).await.unwrap() else { panic!("refused") };
-    assert_eq!(
-        registry.register("a-value", ONE).await.unwrap(),
-        Registered::Id(id),
-        "the same schema, the same id"
-    );
-    assert_eq!(registry.versions("a-value").await.unwrap(), [1]);
-    let schema: serde_json::Value = serde_json::from_str(&registry.schema(id).await.unwrap()).unwrap();
-    assert_eq!(schema, serde_json::from_str::<serde_json::Value>(ONE).unwrap());
-    // The global level holds for a subject without one of its own.
-    let changed = ONE.replace("\"string\"", "\"long\"");
-    let Registered::Incompatible(body) = registry.register("a-value", &changed).await.unwrap() else {
-        panic!("accepted")
-    };
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap()["error_code"], 409);
-    registry.set_subject_compatibility("a-value", "NONE").await.unwrap();
-    assert_eq!(registry.subject_compatibility("a-value").await.unwrap(), "NONE");
-    assert!(
-        matches!(registry.register("a-value", &changed).await.unwrap(), Registered::Id(other) if other != id)
-    );
-}
-
-#[tokio::test]
-async fn an_encoder_asks_the_registry_through_our_settings() {
-    let (_container, registry) = registry().await;
-    let Registered::Id(id) = registry.register("a-value", ONE).await.unwrap() else { panic!("refused") };
-    let encoder = AvroEncoder::new(schema_registry::settings(registry.url()).unwrap());
-    let strategy = SubjectNameStrategy::TopicNameStrategy("a".to_owned(), false);
-    let value = vec![("id", apache_avro::types::Value::String("1".to_owned()))];
-    let bytes = encoder.encode(value, strategy).await.unwrap();
-    assert_eq!(bytes[..5], [&[0][..], &id.to_be_bytes()].concat());
-}
-
 #[rstest]
-#[case::not_avro("nonsense")]
-#[case::empty("")]
-#[case::no_fields(r#"{"type":"record","name":"R"}"#)]
+#[case::none("none")]
+#[case::gzip("gzip")]
+#[case::snappy("snappy")]
+#[case::lz4("lz4")]
+#[case::zstd("zstd")]
 #[tokio::test]
-async fn the_registry_refuses_what_is_no_schema(#[case] schema: &str) {
-    let (_container, registry) = registry().await;
-    let error = registry.register("bad-value", schema).await.unwrap_err().to_string();
-    assert!(error.contains("422"), "{error}");
-    assert!(registry.subjects().await.unwrap().is_empty());
+async fn records_of_every_codec_are_read(#[case] codec: &str) {
+    let (_node, bootstrap) = kafka_module().await;
+    kafka::create_topics(&bootstrap, &[topic("packed", 1, 1)]).await.unwrap();
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &bootstrap).set("compression.type", codec).set("linger.ms", "50");
+    let producer: FutureProducer = config.create().unwrap();
+    // Long and alike: a batch that grows by packing is sent as it is.
+    let value = "the same words ".repeat(40);
+    let sent = (0..20).map(|_| producer.send(FutureRecord::to("packed").key("k").payload(&value), PATIENCE));
+    for sent in futures::future::join_all(sent).await {
+        sent.unwrap();
+    }
+    let (records, _) = kafka::read_topic(&bootstrap, "packed", BTreeMap::new(), Some).await.unwrap();
+    assert_eq!(records.len(), 20);
+    assert!(records.iter().all(|r| r.bytes() == value.as_bytes()));
+}
+
+/// Commits offset 4 of partition 1 in a group's name.
+fn commit(bootstrap: &str, group: &str) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap).set("group.id", group);
+    let member: BaseConsumer = config.create().unwrap();
+    let mut done = TopicPartitionList::new();
+    done.add_partition_offset("read", 1, Offset::Offset(4)).unwrap();
+    // The broker has just made the topic of offsets: its partitions are loaded one after the other.
+    let start = std::time::Instant::now();
+    while let Err(error) = member.commit(&done, CommitMode::Sync) {
+        let loads = matches!(
+            error.rdkafka_error_code(),
+            Some(Code::NotCoordinator | Code::CoordinatorNotAvailable | Code::CoordinatorLoadInProgress)
+        );
+        assert!(loads && start.elapsed() < PATIENCE, "{group}: {error}");
+    }
+}
+
+/// Test suites leave a group each; and a transaction that stays open holds back whoever reads committed records only.
+#[tokio::test]
+async fn the_lag_of_hundreds_of_groups_is_known_up_to_the_end_of_the_log() {
+    let (_node, bootstrap) = kafka_module().await;
+    kafka::create_topics(&bootstrap, &[topic("read", 2, 1)]).await.unwrap();
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &bootstrap);
+    let plain: FutureProducer = config.create().unwrap();
+    let write = async |count: usize| {
+        for _ in 0..count {
+            plain
+                .send(FutureRecord::<(), str>::to("read").partition(1).payload("x"), PATIENCE)
+                .await
+                .unwrap();
+        }
+    };
+    write(10).await;
+    let at = bootstrap.clone();
+    let held = tokio::task::spawn_blocking(move || {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &at).set("transactional.id", "held");
+        let held: BaseProducer = config.create().unwrap();
+        held.init_transactions(PATIENCE).unwrap();
+        held.begin_transaction().unwrap();
+        held.send(BaseRecord::<(), str>::to("read").partition(1).payload("never finished")).unwrap();
+        held.flush(PATIENCE).unwrap();
+        // A client each, as test suites have them; most of a commit is waiting.
+        std::thread::scope(|scope| {
+            for part in 0..20 {
+                let at = &at;
+                scope.spawn(move || (0..15).for_each(|n| commit(at, &format!("suite-{part}-{n}"))));
+            }
+        });
+        held
+    });
+    let _held = held.await.unwrap();
+    write(5).await;
+    let groups = GroupReader::new(&bootstrap).read().await.unwrap();
+    let partition = ("read".to_owned(), 1);
+    assert_eq!(groups.offsets[&partition], (0, 16));
+    let lags: Vec<_> = groups.groups.keys().map(|group| groups.lag(group, &partition)).collect();
+    assert_eq!(lags, vec![Some(12); 300]);
 }
 
 /// A message with a key, so that it keeps its order.
@@ -201,12 +202,12 @@ async fn keyed(producer: &FutureProducer, topic: &str, key: &str, value: &serde_
     producer.send(FutureRecord::to(topic).key(key).payload(&value), PATIENCE).await.unwrap();
 }
 
-async fn transactions(bootstrap: &str, count: u64, run: &str) -> producer::Ledger {
+async fn produced(bootstrap: &str, count: u64, run: &str) -> producer::Ledger<Totals> {
     let order = producer::Order {
         bootstrap: bootstrap.to_owned(),
         registry_url: String::new(),
-        profile: producer::Profile::Python,
-        format: producer::Format::Json,
+        profile: transactions::PYTHON,
+        format: Format::Json,
         acks: producer::Acks::All,
         threads: 3,
         rate: None,
@@ -218,7 +219,7 @@ async fn transactions(bootstrap: &str, count: u64, run: &str) -> producer::Ledge
     let mut registry = Registry::new();
     let delivery = registry.histograms("seconds", "", Buckets(&[1.0])).get_or_create_owned(&Topic::of(TOPIC));
     let progress = Arc::new(producer::Progress { delivery: Some(delivery), ..Default::default() });
-    let ledger = producer::produce(&order, Arc::clone(&progress), never).await.unwrap();
+    let ledger = producer::produce::<Transactions>(&order, Arc::clone(&progress), never).await.unwrap();
     assert_eq!(progress.acknowledged.get(), count);
     let metrics = registry.text().unwrap();
     assert!(metrics.contains(&format!("seconds_count{{topic=\"{TOPIC}\"}} {count}\n")), "{metrics}");
@@ -247,8 +248,7 @@ async fn committed(bootstrap: &str, topic: &str) -> (BTreeMap<i32, i64>, BTreeMa
 #[tokio::test]
 async fn app_service_counts_every_record_once_and_goes_on_where_it_committed() {
     let (node, bootstrap) = kafka_module().await;
-    let spec = |name, partitions| kafka::TopicSpec { name, partitions, replication: 1, settings: &[] };
-    kafka::create_topics(&bootstrap, &[spec(TOPIC, 5), spec(AGGREGATES_TOPIC, 3)]).await.unwrap();
+    kafka::create_topics(&bootstrap, &[topic(TOPIC, 5, 1), topic(AGGREGATES_TOPIC, 3, 1)]).await.unwrap();
     let start = || Service::start("app", &[("BOOTSTRAP_SERVERS", bootstrap.as_str())]);
     let app = start();
     let healthy = || async {
@@ -257,7 +257,7 @@ async fn app_service_counts_every_record_once_and_goes_on_where_it_committed() {
     };
     eventually("app-service is healthy", PATIENCE, Duration::from_millis(200), healthy).await.unwrap();
 
-    let ledger = transactions(&bootstrap, 300, "one").await;
+    let ledger = produced(&bootstrap, 300, "one").await;
     assert_eq!(ledger.acknowledged, 300);
     let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", &bootstrap).create().unwrap();
     for count in 1..=3 {
@@ -317,7 +317,7 @@ async fn app_service_counts_every_record_once_and_goes_on_where_it_committed() {
         assert_eq!(committed, ends, "{topic}");
     }
 
-    transactions(&bootstrap, 10, "two").await;
+    produced(&bootstrap, 10, "two").await;
     let mut app = start();
     app.until("consumer_records_total{topic=\"financial_transactions\"}", 10.0).await;
     // While it still runs.
@@ -341,13 +341,11 @@ async fn app_service_counts_every_record_once_and_goes_on_where_it_committed() {
 #[tokio::test]
 async fn a_producer_is_healthy_from_the_first_acknowledged_record_on() {
     let (_node, bootstrap) = kafka_module().await;
-    let mut command = lab(&["produce", "transactions", "--rate", "20", "--metrics-listen", "127.0.0.1:0"]);
-    command.env("BOOTSTRAP_SERVERS", &bootstrap);
-    let producer = Service::run(command);
+    let to = ["produce", "transactions", "--rate", "20", "--bootstrap-servers", &bootstrap];
+    let producer = Service::run(lab(&[&to[..], &["--metrics-listen", "127.0.0.1:0"]].concat()));
     // The topic is not there yet.
     assert_eq!(producer.get("/health").await.0, 503);
-    let topic = kafka::TopicSpec { name: TOPIC, partitions: 1, replication: 1, settings: &[] };
-    kafka::create_topics(&bootstrap, &[topic]).await.unwrap();
+    kafka::create_topics(&bootstrap, &[topic(TOPIC, 1, 1)]).await.unwrap();
     let healthy = || async {
         let (status, why) = producer.get("/health").await;
         Ok(if status == 200 { Answer::Is(()) } else { Answer::NotYet(why) })

@@ -48,7 +48,7 @@ fn every_recipe_is_read() {
 #[case("images.lock.json", "\"index\": \"sha256:4c", "\"index\": \"sha256:", "apache/kafka:3.9.1 has no pin")]
 #[case("flake.lock", "\"narHash\"", "\"hash\"", "has no pin")]
 #[case("Cargo.lock", "checksum = ", "sum = ", "has no pin")]
-#[case("compose/images/docker-compose/go.sum", " h1:", " ", "has no pin")]
+#[case("compose/images/mail-sink/go.sum", " h1:", " ", "has no pin")]
 #[case(
     "compose/images/kafka/jars.sha256",
     "org/apache/kafka/kafka-clients/3.9.1/",
@@ -59,10 +59,13 @@ fn every_recipe_is_read() {
 #[case("compose/images/spark/requirements.txt", "pyspark==4.0.0", "pyspark", "pyspark has no pin")]
 #[case("compose/images/base/debian-packages.amd64.lock", "bash 5.2", "bash 5.2 - ", "bash 5.2 has no pin")]
 #[case("compose/images/spark/Dockerfile", "--require-hashes", "", "pip without --require-hashes")]
-#[case("compose/images/kafka/Dockerfile", "sha256sum -c --strict", "true", "Maven without a jars.sha256")]
-#[case("compose/images/docker-compose/Dockerfile", "-mod=readonly", "-mod=mod", "Go without a go.sum")]
+#[case("compose/images/builder/maven-jars", "sha256sum -c --strict", "true", "Maven without a jars.sha256")]
+#[case("compose/images/builder/go-program", "-mod=readonly", "-mod=mod", "Go without a go.sum")]
+#[case("compose/images/nix/Dockerfile", "install-packages", "maven-jars", "Maven without a jars.sha256")]
+#[case("compose/images/nix/Dockerfile", "install-packages", "go-program", "Go without a go.sum")]
+#[case("compose/images/jmx-exporter/Dockerfile", "maven-jars", "install-packages", "not recorded")]
 #[case(
-    "compose/images/base/Dockerfile",
+    "compose/images/base/install-packages",
     "&& /usr/share/streamlab/record-debian-packages",
     "&& true",
     "Debian packages that are not recorded"

@@ -5,8 +5,11 @@
 mod support;
 
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use streamlab::engine::Engine;
+use streamlab::probes::{Answer, eventually};
+use support::service::PATIENCE;
 use support::{engine_with, lab, text};
 
 const TINY: &str = "tests/tiny/lab.toml";
@@ -169,4 +172,30 @@ async fn a_fault_outlives_the_program_that_did_it() {
     tiny.said(&["restart", "alpha"]);
     tiny.said(&["fault", "undo"]);
     assert!(tiny.said(&["fault"]).lines().all(|l| !l.contains("in force")));
+}
+
+/// tini is the container's first process: what is killed inside is the service alone, as when it dies of itself.
+fn die(container: &str) {
+    let killed = Command::new("docker").args(["exec", container, "sh", "-c", "kill -9 -1"]).output().unwrap();
+    println!("{}", text(&killed));
+}
+
+#[tokio::test]
+async fn a_service_that_dies_by_itself_comes_back_so_many_times_and_one_that_was_killed_stays_dead() {
+    let tiny = Tiny::up("fault-r", "2700").await;
+    for time in 1..=4 {
+        die(&tiny.container("alpha"));
+        let expected =
+            if time <= 3 { format!("started again, {time} of 3") } else { "exit code 137".to_owned() };
+        let said = || async {
+            let status = tiny.said(&["status"]);
+            Ok(if status.contains(&expected) { Answer::Is(()) } else { Answer::NotYet(status) })
+        };
+        eventually("it is said", PATIENCE, Duration::from_millis(200), said).await.unwrap();
+    }
+    assert_eq!(tiny.state("alpha").await, "exited");
+    tiny.said(&["restart", "alpha"]);
+    assert!(!tiny.said(&["status"]).contains("died by itself"));
+    tiny.said(&["fault", "alpha-killed"]);
+    assert_eq!(tiny.state("alpha").await, "exited", "a fault that killed it keeps it dead");
 }

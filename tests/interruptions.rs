@@ -6,6 +6,7 @@ mod support;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 
 use rstest::rstest;
 use streamlab::engine::{Engine, InstanceState};
@@ -31,26 +32,35 @@ fn up(file: &str, instance: &str, offset: &str, more: &[&str]) -> Child {
     let mut arguments =
         vec!["--file", file, "--instance", instance, "up", "--detach", "--port-offset", offset];
     arguments.extend(more);
-    lab(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    // Tests that a shell has started in the background have SIGINT ignored, and a child inherits that.
+    let program = lab(&arguments);
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT").arg(program.get_program()).args(program.get_args());
+    command.current_dir(support::root()).env_remove("LAB_ROOT").stdin(Stdio::null());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // `env` has become the program: from here on a signal is the program's.
+    let runs = || std::fs::read_link(format!("/proc/{}/exe", child.id()));
+    while runs().is_ok_and(|exe| !exe.ends_with("streamlab")) {
+        std::thread::yield_now();
+    }
+    child
 }
 
-/// Reads what the program says until a line holds `marker`; gives what was read.
-fn until(child: &mut Child, marker: &str) -> String {
-    let mut seen = String::new();
-    if marker.is_empty() {
-        return seen;
-    }
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    for line in lines.by_ref().map_while(Result::ok) {
-        seen.push_str(&line);
-        seen.push('\n');
-        if line.contains(marker) {
-            // Whoever stops reading would end the program by a closed pipe.
-            std::thread::spawn(move || lines.count());
-            return seen;
+/// Reads what the program says until a line holds `marker`; the rest is read by a thread, which gives all of it.
+fn until(child: &mut Child, marker: &str) -> JoinHandle<String> {
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let mut seen = Vec::new();
+    while !marker.is_empty() {
+        let Some(line) = lines.next() else {
+            panic!("the program ended before it said {marker:?}:\n{}", seen.join("\n"));
+        };
+        seen.push(line);
+        if seen.last().is_some_and(|line| line.contains(marker)) {
+            break;
         }
     }
-    panic!("the program ended before it said {marker:?}:\n{seen}");
+    // Whoever stops reading would end the program by a closed pipe.
+    std::thread::spawn(move || seen.into_iter().chain(lines).collect::<Vec<_>>().join("\n"))
 }
 
 fn signal(child: &Child, name: &str) {
@@ -74,12 +84,14 @@ async fn an_interrupted_start_is_undone(
 ) {
     engine_with(&["base"]).await;
     let instance = format!("tiny-{name}");
+    // What a failed run has left is not this one's failure.
+    assert!(run(&["--instance", &instance, "down", "--volumes"]).status.success());
     let mut child = up(TINY, &instance, offset, &[]);
-    until(&mut child, phase);
+    let said = until(&mut child, phase);
     signal(&child, kind);
     let status = child.wait().unwrap();
     // Before the handlers stand, the signal itself ends it: nothing had begun.
-    assert!(matches!(status.code(), Some(130) | None), "{status}");
+    assert!(matches!(status.code(), Some(130) | None), "{status}: {}", said.join().unwrap());
     assert_nothing_is_left(&instance).await;
 }
 
@@ -191,55 +203,82 @@ async fn a_taken_port_is_named_with_who_holds_it() {
 }
 
 #[rstest]
-#[case::ctrl_c("real-i", "1500", "INT")]
-#[case::sigterm("real-t", "1600", "TERM")]
+#[case::ctrl_c("real-i", "1500", "INT", "transactions")]
+#[case::sigterm("real-t", "1600", "TERM", "events")]
 #[tokio::test]
 async fn the_real_lab_is_undone_when_interrupted(
     #[case] instance: &str,
     #[case] offset: &str,
     #[case] kind: &str,
+    #[case] lab: &str,
 ) {
     engine_with(&["base", "kafka", "spark", "schema-registry", "spark-kafka"]).await;
     let _one = REAL.lock().await;
-    let mut child = up("lab.toml", instance, offset, &[]);
-    until(&mut child, "kafka-broker");
+    let mut child = up("lab.toml", instance, offset, &["--lab", lab]);
+    // Of the controllers, or of the one node.
+    let said = until(&mut child, "kafka");
     signal(&child, kind);
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{}", said.join().unwrap());
     assert_nothing_is_left(instance).await;
 }
 
 #[tokio::test]
-async fn two_real_labs_run_side_by_side_and_survive_a_killed_start() {
+async fn two_real_labs_of_different_shape_run_side_by_side_and_survive_a_killed_start() {
     engine_with(&["base", "kafka", "spark", "schema-registry", "spark-kafka"]).await;
     let _one = REAL.lock().await;
     // What a failed run has left is not this one's failure.
     for instance in ["real-a", "real-b"] {
         assert!(run(&["--instance", instance, "down", "--volumes"]).status.success());
     }
-    // Offsets that do not put a port of one on a port of the other: 9090 and 9190 are both documented.
+    // Offsets that do not put a port of one on a port of the other.
     // Killed half-way, then started again: the second start cleans up what the first left.
     let mut killed = up("lab.toml", "real-a", "1700", &[]);
     until(&mut killed, "kafka-controller");
     killed.kill().unwrap();
     killed.wait().unwrap();
-    for (instance, offset) in [("real-a", "1700"), ("real-b", "1850")] {
-        let output = up("lab.toml", instance, offset, &[]).wait_with_output().unwrap();
+    for (instance, offset, lab) in [("real-a", "1700", "transactions"), ("real-b", "1850", "events")] {
+        let output = up("lab.toml", instance, offset, &["--lab", lab]).wait_with_output().unwrap();
         assert!(output.status.success(), "{}", text(&output));
     }
     // A port of a running instance is taken for a third one, and the holder is named.
     let taken = up("lab.toml", "real-c", "1700", &[]).wait_with_output().unwrap();
     assert!(!taken.status.success() && text(&taken).contains("host port(s) taken"), "{}", text(&taken));
     assert_nothing_is_left("real-c").await;
-    // Each has its own records.
+    // Each has its own records, and topics.
+    let made = run(&["--instance", "real-a", "produce", "transactions", "--count", "50", "--run", "real-a"]);
+    assert!(made.status.success() && text(&made).contains("\"acknowledged\": 50"), "{}", text(&made));
+    let tools = "/opt/kafka/bin/kafka-topics.sh --bootstrap-server localhost:29092 --list";
+    let topics = Command::new("docker").args(["exec", "real-b-kafka", "sh", "-c", tools]).output().unwrap();
+    let topics = text(&topics);
+    assert!(topics.contains("user-events") && !topics.contains("financial_transactions"), "{topics}");
     for instance in ["real-a", "real-b"] {
-        let made =
-            run(&["--instance", instance, "produce", "transactions", "--count", "50", "--run", instance]);
-        assert!(made.status.success() && text(&made).contains("\"acknowledged\": 50"), "{}", text(&made));
-    }
-    for instance in ["real-a", "real-b"] {
-        assert!(run(&["--instance", instance, "down", "--volumes"]).status.success());
+        let down = run(&["--instance", instance, "down", "--volumes"]);
+        assert!(down.status.success(), "{}", text(&down));
         assert_nothing_is_left(instance).await;
     }
+}
+
+/// The kernel gives the ports of some services to outgoing connections.
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn a_start_waits_for_the_end_of_a_connection_that_has_a_port() {
+    engine_with(&["base"]).await;
+    let peer = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let out = tokio::net::TcpSocket::new_v4().unwrap();
+    // An earlier run's connections may still have it for a minute; from here on nobody else can.
+    out.set_reuseaddr(true).unwrap();
+    out.bind(([127, 0, 0, 1], 24101 + 3000).into()).unwrap();
+    out.set_reuseaddr(false).unwrap();
+    // Its port is free at its end, without the minute of TIME_WAIT.
+    out.set_zero_linger().unwrap();
+    let connection = out.connect(peer.local_addr().unwrap()).await.unwrap();
+    let mut child = up(TINY, "tiny-w", "3000", &[]);
+    let said = until(&mut child, "27101 for alpha: held by an outgoing connection of");
+    drop(connection);
+    let status = child.wait().unwrap();
+    assert!(status.success(), "{}", said.join().unwrap());
+    assert!(run(&["--instance", "tiny-w", "down", "--volumes"]).status.success());
+    assert_nothing_is_left("tiny-w").await;
 }
 
 fn docker(arguments: &[&str]) {

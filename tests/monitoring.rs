@@ -82,12 +82,14 @@ fn filled(monitoring: &Path) -> (tempfile::TempDir, Output) {
         ("TARGETS", "[]"),
         ("PROBES", "[]"),
         ("INSTANCE", "default"),
-        ("ALERTMANAGER", "alertmanager:9093"),
-        ("BLACKBOX_EXPORTER", "blackbox-exporter:9115"),
-        ("PROMETHEUS_URL", "http://localhost:9090"),
-        ("RUNBOOKS", "http://localhost:8095/runbooks"),
-        ("MAIL_SINK", "mail-sink:1025"),
-        ("DEFAULT_SLACK_URL", "http://alert-receiver:8080/slack"),
+        ("ALERTMANAGER", "alertmanager:1"),
+        ("BLACKBOX_EXPORTER", "blackbox-exporter:1"),
+        ("PROMETHEUS_URL", "http://prometheus.example"),
+        ("RUNBOOKS", "http://lab.example/runbooks"),
+        ("KAFKA", "a-broker:1"),
+        ("KAFKA_NODE", "a-broker"),
+        ("MAIL_SINK", "mail-sink:1"),
+        ("DEFAULT_SLACK_URL", "http://alert-receiver:1/slack"),
     ] {
         command.env(name, value);
     }
@@ -232,5 +234,52 @@ fn faults_and_alerts_of_a_lab_that_is_not_up_say_so() {
         let output = run(&[&arguments[..], &["--instance", "not-up"]].concat());
         assert!(!output.status.success());
         assert!(text(&output).contains("instance not-up is not up"), "{}", text(&output));
+    }
+}
+
+/// A group of alerts as Alertmanager hands it to its templates.
+fn alerts(count: usize) -> String {
+    let alert = |number: usize| {
+        serde_json::json!({
+            "status": "firing",
+            "labels": { "alertname": "KafkaConsumerLagHigh", "severity": "warning" },
+            "annotations": {
+                "summary": format!("Group {number} is behind"), "description": "why ".repeat(50), "runbook_url": "http://runbook",
+            },
+            "startsAt": "2026-11-27T12:00:00Z", "endsAt": "0001-01-01T00:00:00Z", "generatorURL": "http://query", "fingerprint": "x",
+        })
+    };
+    let alerts: Vec<_> = (1..=count).map(alert).collect();
+    let common = serde_json::json!({ "severity": "warning", "lab_instance": "default" });
+    serde_json::json!({
+        "receiver": "oncall", "status": "firing", "alerts": alerts, "groupLabels": { "alertname": "KafkaConsumerLagHigh" },
+        "commonLabels": common, "commonAnnotations": {}, "externalURL": "http://alertmanager",
+    })
+    .to_string()
+}
+
+#[rstest]
+#[case("slack")]
+#[case("text")]
+#[case("html")]
+#[tokio::test]
+async fn of_hundreds_of_alerts_a_message_shows_the_first_twenty(#[case] form: &str) {
+    for (count, shown) in [(1, 1), (20, 20), (300, 20)] {
+        let folder = changed("alertmanager/templates/streamlab.tmpl", "streamlab.", "streamlab.");
+        std::fs::write(folder.path().join("data.json"), alerts(count)).unwrap();
+        Command::new("chmod").arg("a+r").arg(folder.path().join("data.json")).status().unwrap();
+        let script = format!(
+            "amtool template render --template.glob=alertmanager/templates/streamlab.tmpl --template.data=data.json \
+             --template.text='{{{{ template \"streamlab.{form}\" . }}}}'"
+        );
+        let output = tool("alertmanager", folder.path(), &script).await;
+        let said = text(&output);
+        assert!(output.status.success(), "{said}");
+        assert_eq!(
+            said.matches("is behind").count() - usize::from(form == "html" && count == 1),
+            shown,
+            "{said}"
+        );
+        assert_eq!(said.contains("The first 20 of 300."), count == 300, "{said}");
     }
 }

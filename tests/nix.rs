@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use streamlab::engine::recipe_images;
-use streamlab::topology::{Instance, Topology};
+use streamlab::topology::{Instance, Plan};
 use support::{engine_with, root, text};
 
 /// Runs a script in the image that holds Nix; the project is at /project, and `cases` at /cases.
@@ -31,8 +31,8 @@ async fn in_nix(script: &str, cases: Option<&std::path::Path>) -> Output {
     command.args([&image, "bash", "-c", script]).output().unwrap()
 }
 
-fn documented(project: &streamlab::project::Project, lab: &str) -> Topology {
-    project.topology(Some(lab), Instance::documented()).unwrap()
+fn documented(project: &streamlab::project::Project, lab: &str) -> Plan {
+    project.plan(Some(lab), Instance::documented()).unwrap()
 }
 
 #[tokio::test]
@@ -46,10 +46,10 @@ async fn the_containers_are_those_of_the_definition() {
         let output = in_nix(&script, None).await;
         assert!(output.status.success(), "{}", text(&output));
         let found: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let topology = documented(&project, lab);
+        let plan = documented(&project, lab);
         let containers = found["containers"].as_object().unwrap();
-        assert_eq!(containers.len(), topology.services.len());
-        for service in &topology.services {
+        assert_eq!(containers.len(), plan.services.len());
+        for service in &plan.services {
             let container = &containers[&service.name];
             let is = |key: &str, value: Value| assert_eq!(container[key], value, "{} {key}", service.name);
             let image = &project.file.images[&service.image];
@@ -60,26 +60,16 @@ async fn the_containers_are_those_of_the_definition() {
             is("image", json!(reference));
             is("cmd", json!(service.command));
             is("workdir", json!(service.working_dir));
-            is("environment", json!(topology.environment(service)));
-            is("dependsOn", json!(service.needs));
-            is("networks", json!([topology.network]));
+            is("environment", json!(service.environment));
+            is("dependsOn", json!(service.waits_for.iter().map(|w| &w.service).collect::<Vec<_>>()));
+            is("networks", json!([plan.network]));
             let ports =
                 service.ports.iter().filter_map(|p| Some(format!("127.0.0.1:{}:{}", p.host?, p.container)));
             is("ports", json!(ports.collect::<Vec<_>>()));
             let mut volumes: Vec<String> =
                 service.volumes.iter().map(|v| format!("{}:{}", v.name, v.path)).collect();
             volumes.extend(service.files.iter().map(|f| format!("/p/{}:{}:ro", f.source, f.path)));
-            for name in &service.addons {
-                let addon = &project.file.addons[name];
-                match &addon.files {
-                    Some(folder) => volumes.extend(
-                        inputs.addon_files[name]
-                            .iter()
-                            .map(|f| format!("/p/{folder}/{f}:{}/{f}:ro", addon.mount)),
-                    ),
-                    None => volumes.push(format!("/a/{name}:{}:ro", addon.mount)),
-                }
-            }
+            volumes.extend(service.addons.iter().map(|a| format!("/a/{}:{}:ro", a.name, a.path)));
             if service.engine_socket {
                 volumes.push("/var/run/docker.sock:/var/run/docker.sock".to_owned());
             }
@@ -87,15 +77,22 @@ async fn the_containers_are_those_of_the_definition() {
             let options: Vec<&str> =
                 container["extraOptions"].as_array().unwrap().iter().map(|o| o.as_str().unwrap()).collect();
             assert!(options.contains(&format!("--memory={}m", service.memory >> 20).as_str()), "{options:?}");
-            match topology.health(service) {
+            let option = |name: &str| options.iter().find_map(|o| o.strip_prefix(&format!("--{name}=")));
+            assert_eq!(option("log-opt=max-size"), Some(format!("{}m", service.log.megabytes).as_str()));
+            assert_eq!(option("log-opt=max-file"), Some(service.log.files.to_string().as_str()));
+            assert_eq!(option("stop-timeout"), Some(service.stop.grace.to_string().as_str()));
+            match &service.health {
                 None => assert!(options.contains(&"--no-healthcheck"), "{options:?}"),
                 Some(health) => {
-                    let command = options.iter().find_map(|o| o.strip_prefix("--health-cmd=")).unwrap();
-                    assert_eq!(words(command), health, "{}", service.name);
+                    assert_eq!(words(option("health-cmd").unwrap()), health.command, "{}", service.name);
+                    assert_eq!(option("health-interval"), Some(format!("{}s", health.interval).as_str()));
+                    assert_eq!(option("health-timeout"), Some(format!("{}s", health.timeout).as_str()));
+                    assert_eq!(option("health-start-period"), Some(format!("{}s", health.start).as_str()));
+                    assert_eq!(option("health-retries"), Some(health.retries.to_string().as_str()));
                 }
             }
         }
-        let mut ports: Vec<u16> = topology.host_ports().map(|(port, ..)| port).collect();
+        let mut ports: Vec<u16> = plan.host_ports().map(|(port, ..)| port).collect();
         ports.sort_unstable();
         assert_eq!(found["hostPorts"], json!(ports));
     }
@@ -122,12 +119,12 @@ struct Mistake {
 async fn every_planted_mistake_is_refused_by_name() {
     let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
     let mistakes: Vec<Mistake> = serde_json::from_str(&read("nix/checks/mistakes.json")).unwrap();
-    let topology: Value = serde_json::from_str(&read("nix/topology.json")).unwrap();
+    let plan: Value = serde_json::from_str(&read("nix/topology.json")).unwrap();
     let cases = tempfile::tempdir().unwrap();
     for (number, mistake) in mistakes.iter().enumerate() {
-        let mut spoiled = topology.clone();
+        let mut spoiled = plan.clone();
         plant(&mut spoiled, mistake);
-        assert!(spoiled != topology, "{}: changes nothing", mistake.name);
+        assert!(spoiled != plan, "{}: changes nothing", mistake.name);
         std::fs::write(cases.path().join(format!("{number:02}.json")), spoiled.to_string()).unwrap();
     }
     let script = "for file in /cases/*.json; do

@@ -87,3 +87,48 @@ fn the_virtual_machine_wants_a_nix_that_is_new_enough(
         assert!(text(&output).trim_end().ends_with("#lab-vm -- -nographic"), "{}", text(&output));
     }
 }
+
+/// The table of a run of `cargo test` that printed this, and the exit code.
+fn table(printed: &str) -> Output {
+    let mut awk = Command::new("awk")
+        .args(["-f", "tests/table.awk"])
+        .current_dir(root())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    awk.stdin.take().unwrap().write_all(printed.as_bytes()).unwrap();
+    awk.wait_with_output().unwrap()
+}
+
+const TWO_SUITES: &str = "   Compiling streamlab v0.1.0
+     Running unittests src/lib.rs (target/debug/deps/streamlab-4c8d3759645ffe57)
+
+running 0 tests
+
+test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 4.39s
+
+     Running tests/spec/main.rs (target/debug/deps/spec-65870d406168ae77)
+test flow::x ... ok
+";
+
+#[test]
+fn a_table_says_what_became_of_every_suite() {
+    let spec = "test result: FAILED. 226 passed; 1 failed; 5 ignored; 0 measured; 0 filtered out; finished in 443.59s\n";
+    let output = table(&format!("{TWO_SUITES}{spec}cargo's exit code: 101\n"));
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(101), "{said}");
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn a_suite_that_was_killed_is_named() {
+    let output = table(&format!("{TWO_SUITES}cargo's exit code: 101\n"));
+    let said = text(&output);
+    assert!(said.contains("spec                     ended before it had a result  FAILED"), "{said}");
+    assert_eq!(
+        table("error: could not compile `streamlab`\ncargo's exit code: 101\n").status.code(),
+        Some(101)
+    );
+    assert_eq!(table(TWO_SUITES).status.code(), Some(1), "nobody said how it ended");
+}

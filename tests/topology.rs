@@ -3,14 +3,14 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
 use rstest::rstest;
 use streamlab::project::{Project, definition as definition_of, lock_entries};
 use streamlab::render::pages;
-use streamlab::topology::{Endpoints, Instance, LabFile, Topology};
+use streamlab::topology::LabFile;
 
 fn definition() -> String {
     let parts = definition_of(&support::root().join("lab.toml")).unwrap();
@@ -19,10 +19,6 @@ fn definition() -> String {
 
 fn parsed() -> LabFile {
     LabFile::parse(&definition()).unwrap()
-}
-
-fn resolved(instance: &str, offset: u16) -> Topology {
-    parsed().resolve("transactions", Instance::new(instance, offset).unwrap()).unwrap()
 }
 
 #[test]
@@ -61,44 +57,130 @@ fn what_does_not_run_with_local_images() {
     "#);
 }
 
-#[test]
-fn the_default_instance_has_the_documented_names() {
-    let topology = resolved("default", 0);
-    assert_eq!(topology.network, "codewithyu");
-    assert!(topology.services.iter().all(|s| s.container == s.name));
-    assert!(topology.host_ports().all(|(host, _, p)| Some(host) == p.documented));
-}
-
-/// On the tiny definition, so that a changed port of the real one changes nothing here.
-#[test]
-fn a_service_and_its_endpoints_in_another_instance() {
-    let text = std::fs::read_to_string(support::root().join("tests/tiny/lab.toml")).unwrap();
-    let tiny = LabFile::parse(&text).unwrap().resolve("tiny", Instance::new("test", 100).unwrap()).unwrap();
-    insta::assert_json_snapshot!((tiny.service("alpha").unwrap(), Endpoints::of(&tiny)));
-}
-
-#[test]
-fn a_part_of_the_lab_brings_what_it_needs_and_no_more() {
-    let part = resolved("default", 0).only(["lab-setup"]);
-    let names: Vec<_> = part.services.iter().map(|s| s.name.as_str()).collect();
-    let controllers = ["kafka-controller-1", "kafka-controller-2", "kafka-controller-3"];
-    assert_eq!(names[..3], controllers, "brokers do not start without controllers");
-    assert_eq!(
-        names[3..],
-        ["kafka-broker-1", "kafka-broker-2", "kafka-broker-3", "schema-registry", "lab-setup"]
-    );
-}
-
 /// Each planted mistake: what is replaced by what, and what must be said about which text of the line.
 #[rstest]
 #[case::unknown_key("stops_last = true", "stops_lst = true", "unknown field `stops_lst`", "stops_lst")]
 #[case::wrong_type("port = 9093", "port = \"9093\"", "invalid type", "controller = {")]
 #[case::port_too_large("host = { host = 49092 }", "host = { host = 70000 }", "invalid value", "70000")]
-#[case::duplicate_port(
+#[case::host_port_twice_in_one_lab(
     "host = { host = 39092 }",
     "host = { host = 29092 }",
-    "host port 29092 of kafka-broker-2 is already kafka-broker-1's",
+    "host port 29092 of kafka-broker-2 is already kafka-broker-1's in lab",
     "kafka-broker-2"
+)]
+#[case::host_port_twice_by_the_lab(
+    "\"schema-registry.api\" = 8081",
+    "\"schema-registry.api\" = 8095",
+    "host port 8095 of alert-receiver is already schema-registry's in lab events",
+    "8095"
+)]
+#[case::host_port_of_nothing(
+    "\"schema-registry.api\" = 8081",
+    "\"schema-registry.apu\" = 8081",
+    "lab events has no port \"schema-registry.apu\": write SERVICE.PORT",
+    "schema-registry.apu"
+)]
+#[case::replaced_port_that_is_there(
+    "port = 2181",
+    "port = 9092",
+    "port 9092 is kafka's, so it is not replaced",
+    "zookeeper"
+)]
+#[case::role_that_nobody_plays(
+    "provides = { kafka-quorum = { port",
+    "provides = { kafka-quorom = { port",
+    "nobody plays kafka-quorum in lab",
+    "KAFKA_CONTROLLER_QUORUM_VOTERS"
+)]
+#[case::role_of_nobody_at_all(
+    "needs = [\"kafka\", \"schema-registry\"]",
+    "needs = [\"kafkas\", \"schema-registry\"]",
+    "no role, service or group named \"kafkas\"",
+    "kafkas"
+)]
+#[case::role_that_two_play(
+    "provides = { schema-registry = { port = \"api\" } }",
+    "provides = { schema-registry = { port = \"api\" }, kafka = { port = \"api\" } }",
+    "both kafka-node and schema-registry play kafka",
+    "provides"
+)]
+#[case::role_by_no_port(
+    "provides = { schema-registry = { port = \"api\" } }",
+    "provides = { schema-registry = { port = \"apu\" } }",
+    "schema-registry has no port named \"apu\"",
+    "apu"
+)]
+#[case::after_nobody(
+    "after_targets = true",
+    "after = [\"nobody\"]",
+    "no role, service or group named \"nobody\"",
+    "nobody"
+)]
+#[case::token_of_another_lab(
+    "HOST://localhost:{.host}\"\nKAFKA_CONTROLLER_LISTENER_NAMES = \"CONTROLLER\"\nKAFKA_LISTENER_SECURITY_PROTOCOL_MAP = \"CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,HOST:PLAINTEXT\"",
+    "HOST://localhost:{spark-master.ui}\"",
+    "{spark-master.ui} stands for nothing: lab events has no spark-master",
+    "KAFKA_ADVERTISED_LISTENERS"
+)]
+#[case::token_of_no_port(
+    "{alertmanager:web}",
+    "{alertmanager:wep}",
+    "{alertmanager:wep} stands for nothing: alertmanager has no port named \"wep\"",
+    "ALERTMANAGER"
+)]
+#[case::token_of_a_value_of_another_lab(
+    "values = { worker_memory = \"1g\", driver_memory",
+    "values = { driver_memory",
+    "{value.worker_memory} stands for nothing: lab",
+    "worker_memory"
+)]
+#[case::more_replicas_than_brokers(
+    "name = \"system-metrics\"",
+    "name = \"system-metrics\"\nreplicas = 3",
+    "topic \"system-metrics\" wants 3 replicas, lab events has 1 broker(s)",
+    "replicas = 3"
+)]
+#[case::topic_twice(
+    "name = \"application-logs\"",
+    "name = \"user-events\"",
+    "topic \"user-events\" is there twice",
+    "user-events"
+)]
+#[case::scenario_of_no_lab(
+    "about = \"figures of hosts, key host\"\nscenario = \"events\"",
+    "about = \"figures of hosts, key host\"\nscenario = \"event\"",
+    "no lab has the scenario \"event\"",
+    "scenario"
+)]
+#[case::row_without_a_lab(
+    "\"kafka-controllers\", \"kafka-brokers\"]\nproves",
+    "\"kafka-controllers\", \"kafka-node\"]\nproves",
+    "flow \"kraft-quorum\" belongs to no lab: none has all that it names",
+    "kraft-quorum"
+)]
+#[case::flow_of_no_topic(
+    "topics = [\"user-events\", \"application-logs\"",
+    "topics = [\"user-event\", \"application-logs\"",
+    "no topic named \"user-event\"",
+    "user-event"
+)]
+#[case::flow_of_no_fault(
+    "engine = true\nfault = \"quorum-lost\"",
+    "engine = true\nfault = \"quorum-lots\"",
+    "no fault named \"quorum-lots\"",
+    "quorum-lots"
+)]
+#[case::name_twice_in_one_lab(
+    "members = [{ name = \"kafka\", node = 1 }]",
+    "members = [{ name = \"schema-registry\", node = 1 }]",
+    "\"schema-registry\" is already a service or group of lab events",
+    "image = \"schema-registry\""
+)]
+#[case::reserved_name(
+    "members = [{ name = \"kafka\", node = 1 }]",
+    "members = [{ name = \"role\", node = 1 }]",
+    "no service may be called \"role\"",
+    "image = \"kafka\""
 )]
 #[case::dangling_image(
     "image = \"schema-registry\"",
@@ -109,13 +191,13 @@ fn a_part_of_the_lab_brings_what_it_needs_and_no_more() {
 #[case::dangling_need(
     "needs = [\"lab-setup\"]\nready",
     "needs = [\"lab-set\"]\nready",
-    "no service or group named \"lab-set\"",
+    "no role, service or group named \"lab-set\"",
     "lab-set\""
 )]
 #[case::dangling_beside(
-    "beside = [\"kafka-controllers\"]",
+    "beside = [\"kafka-quorum\"]",
     "beside = [\"kafka-controller\"]",
-    "no service or group named \"kafka-controller\"",
+    "no role, service or group named \"kafka-controller\"",
     "beside"
 )]
 #[case::dangling_addon(
@@ -127,14 +209,14 @@ fn a_part_of_the_lab_brings_what_it_needs_and_no_more() {
 #[case::dangling_station(
     "\"kafka-controllers\", \"kafka-brokers\"]\nproves",
     "\"kafka-controllers\", \"kafka-broker-9\"]\nproves",
-    "no service or group named \"kafka-broker-9\"",
+    "no role, service or group named \"kafka-broker-9\"",
     "kafka-broker-9"
 )]
 #[case::dangling_reference(
-    "{spark-master}:7077\"]",
-    "{spark-mister}:7077\"]",
-    "{spark-mister} in its command stands for nothing",
-    "image = \"spark\""
+    "\"spark://{spark-master:cluster}\"]",
+    "\"spark://{spark-mister:cluster}\"]",
+    "its command: {spark-mister:cluster} stands for nothing: no service is named \"spark-mister\"",
+    "spark-mister"
 )]
 #[case::dangling_variable(
     "KAFKA_NODE_ID = \"{node}\"",
@@ -145,7 +227,7 @@ fn a_part_of_the_lab_brings_what_it_needs_and_no_more() {
 #[case::dangling_command(
     "docker logs {kafka-controller-1}",
     "docker logs {kafka-controller-7}",
-    "{kafka-controller-7} stands for nothing",
+    "no role, service or group named \"kafka-controller-7\"",
     "kafka-controller-7"
 )]
 #[case::dangling_recipe(
@@ -183,13 +265,13 @@ fn a_part_of_the_lab_brings_what_it_needs_and_no_more() {
 #[case::member_twice(
     "name = \"kafka-controller-3\"",
     "name = \"kafka-controller-2\"",
-    "\"kafka-controller-2\" is already a service or group",
+    "\"kafka-controller-2\" is already a service or group of lab",
     "kafka-controller-2"
 )]
 #[case::need_outside_the_lab(
     "\"lab-setup\",\n  \"spark-master\"",
     "\"spark-master\"",
-    "which this lab does not choose",
+    "which lab transactions does not choose",
     "transaction-producer"
 )]
 #[case::relative_mount(
@@ -226,7 +308,7 @@ fn a_part_of_the_lab_brings_what_it_needs_and_no_more() {
 #[case::fault_of_nobody(
     "kill = [\"kafka-broker-3\"]",
     "kill = [\"kafka-broker-8\"]",
-    "no service or group named \"kafka-broker-8\"",
+    "no role, service or group named \"kafka-broker-8\"",
     "broker-killed"
 )]
 #[case::unknown_step(
@@ -287,29 +369,7 @@ fn a_mistake_in_a_part_names_the_part() {
     *text = text.replacen("kill = [\"kafka-broker-3\"]", "kill = [\"nobody\"]", 1);
     let line = 1 + text.lines().position(|l| l == "name = \"broker-killed\"").unwrap();
     let said = LabFile::parse_parts(&parts).expect_err("the mistake passed")[0].to_string();
-    assert_eq!(said, format!("topology/faults.toml:{line}: no service or group named \"nobody\""));
-}
-
-#[test]
-fn what_prometheus_reads_has_this_instances_addresses_and_the_documented_names() {
-    let lab = resolved("default", 0);
-    let other = resolved("other", 1000);
-    assert_eq!(lab.targets().len(), other.targets().len());
-    for (here, there) in lab.targets().into_iter().zip(other.targets()) {
-        assert_eq!((&here.job, &here.instance, &here.path), (&there.job, &there.instance, &there.path));
-        assert_eq!(there.address, format!("other-{}", here.address));
-    }
-    // Two pages with the same labels would be one series.
-    let labels: BTreeSet<_> = lab.targets().into_iter().map(|t| (t.job, t.instance)).collect();
-    assert_eq!(labels.len(), lab.targets().len());
-    // A part of the lab reads only what it has.
-    let part = lab.only(["alertmanager"]);
-    let setup = part.service("monitoring-setup").unwrap();
-    let targets: serde_json::Value = serde_json::from_str(&part.environment(setup)["TARGETS"]).unwrap();
-    let instances: BTreeSet<_> =
-        targets.as_array().unwrap().iter().map(|t| t["labels"]["instance"].as_str().unwrap()).collect();
-    assert_eq!(instances, BTreeSet::from(["alert-receiver", "alertmanager"]));
-    assert_eq!(part.environment(setup)["PROBES"], "[]");
+    assert_eq!(said, format!("topology/faults.toml:{line}: no role, service or group named \"nobody\""));
 }
 
 #[rstest]
@@ -325,32 +385,5 @@ proptest! {
     #[test]
     fn any_text_is_an_error_or_a_definition(text in "\\PC{0,200}") {
         let _ = LabFile::parse(&text);
-    }
-
-    /// Whatever the offset: host ports are the documented ones moved by it, unique, and never another's documented one.
-    #[test]
-    fn every_offset_that_resolves_moves_every_port(offset in 1..16_443_u16) {
-        let file = parsed();
-        let Ok(topology) = file.resolve("transactions", Instance::new("other", offset).unwrap()) else { return Ok(()) };
-        let documented: BTreeSet<u16> = resolved("default", 0).host_ports().map(|(p, ..)| p).collect();
-        let mut seen = BTreeMap::new();
-        for (host, service, port) in topology.host_ports() {
-            prop_assert_eq!(host, port.documented.unwrap() + offset);
-            prop_assert!(!documented.contains(&host));
-            prop_assert!(seen.insert(host, &service.name).is_none());
-        }
-    }
-
-    /// No name of one instance is a name of another: neither container, network nor volume.
-    #[test]
-    fn instances_share_no_name(a in "[a-z][a-z0-9]{0,8}", b in "[a-z][a-z0-9]{0,8}") {
-        prop_assume!(a != b);
-        let names = |name: &str| -> BTreeSet<String> {
-            let topology = parsed().resolve("transactions", Instance::new(name, 0).unwrap()).unwrap();
-            let volumes = topology.services.iter().flat_map(|s| s.volumes.iter().map(|v| v.name.clone()));
-            let containers = topology.services.iter().map(|s| s.container.clone());
-            volumes.chain(containers).chain([topology.network.clone()]).collect()
-        };
-        prop_assert!(names(&a).is_disjoint(&names(&b)));
     }
 }

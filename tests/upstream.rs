@@ -69,6 +69,11 @@ async fn public_images_are_locked_pulled_by_digest_bundled_and_run_without_the_r
     let down = run(&file, &["down", "--volumes"]);
     assert!(up.status.success() && text(&up).contains("gamma"), "{}", text(&up));
     assert!(down.status.success(), "{}", text(&down));
+    // A bundle takes what git tracks.
+    let root = file.parent().unwrap();
+    for arguments in [&["init", "--quiet"][..], &["add", "--all"]] {
+        assert!(Command::new("git").arg("-C").arg(root).args(arguments).status().unwrap().success());
+    }
     let bundle = folder.path().join("public.bundle");
     let exported = run(&file, &["bundle", "export", bundle.to_str().unwrap(), "--images", "upstream"]);
     assert!(exported.status.success(), "{}", text(&exported));

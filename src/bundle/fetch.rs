@@ -38,7 +38,7 @@ impl Teacher {
         if lock.try_lock().is_err() {
             bail!("another lab process is fetching into {}: wait for it, or end it", cache.display());
         }
-        // It is in this room.
+        // The other side is in the same classroom: without the user's proxy.
         let client =
             crate::clients::plain().connect_timeout(Duration::from_secs(10)).read_timeout(SILENCE).build()?;
         Ok(Self {
@@ -92,7 +92,7 @@ impl Teacher {
         let url = format!("{}/v2/{repository}/blobs/{digest}", self.url);
         let part = whole.with_extension("part");
         let mut last = None;
-        // A room's network hiccups; each attempt goes on where the last one ended.
+        // A classroom's network breaks off now and then; each attempt goes on where the last one ended.
         let mut pauses = tokio::time::interval(Duration::from_secs(1));
         for _ in 0..5 {
             pauses.tick().await;
@@ -147,7 +147,7 @@ impl Teacher {
             there += chunk.len() as u64;
             seen(chunk.len() as u64);
         }
-        // A finished name must not outlive a power cut that its bytes did not.
+        // After a power cut no file may have its final name without all its bytes.
         file.sync_all().await?;
         if there == size { Ok(()) } else { Err(anyhow!("it ended after {there} of {size} bytes")) }
     }

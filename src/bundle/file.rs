@@ -230,8 +230,13 @@ mod tests {
         blobs.add_as("README.txt", b"read me").unwrap();
         blobs.add_as("streamlab", &vec![7; 100_000]).unwrap();
         let path = folder.join("x.bundle");
-        pack_file(&path, Manifest::new("tiny", "lab.toml", "local", "amd64"), &blobs, &["README.txt"])
-            .unwrap();
+        pack_file(
+            &path,
+            Manifest::new("tiny", "lab.toml", crate::topology::Source::Local, "amd64"),
+            &blobs,
+            &["README.txt"],
+        )
+        .unwrap();
         path
     }
 

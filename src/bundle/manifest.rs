@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sha256;
 use crate::lock::Digest;
+use crate::topology::Source;
 
 /// Name of the manifest in a bundle.
 pub const MANIFEST: &str = "bundle.json";
@@ -27,8 +28,8 @@ pub struct Manifest {
     pub lab: String,
     /// The definition that has this lab: a path in the project.
     pub definition: String,
-    /// Image source: `local` or `upstream`.
-    pub source: String,
+    /// Where its images are from.
+    pub source: Source,
     /// Architecture of the images and the program, as the engine names it.
     pub architecture: String,
     /// Images by reference.
@@ -73,13 +74,13 @@ pub struct Layer {
 
 impl Manifest {
     /// An empty bundle.
-    pub fn new(lab: &str, definition: &str, source: &str, architecture: &str) -> Self {
+    pub fn new(lab: &str, definition: &str, source: Source, architecture: &str) -> Self {
         Self {
             streamlab_bundle: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             lab: lab.to_owned(),
             definition: definition.to_owned(),
-            source: source.to_owned(),
+            source,
             architecture: architecture.to_owned(),
             images: BTreeMap::new(),
             entries: BTreeMap::new(),
@@ -104,7 +105,7 @@ impl Manifest {
         }
         let manifest: Self = serde_json::from_slice(bytes).context("it is malformed")?;
         // These are printed, and one becomes a folder's name: nothing that a terminal or a shell would take otherwise.
-        let words = [&manifest.version, &manifest.lab, &manifest.source, &manifest.architecture];
+        let words = [&manifest.version, &manifest.lab, &manifest.architecture];
         if let Some(word) = words.into_iter().find(|w| !is_word(w)) {
             bail!("{word:?} is no name");
         }
@@ -146,7 +147,7 @@ impl Manifest {
     /// As it stands in a bundle.
     ///
     /// # Errors
-    /// None that is known: every field is text or a number.
+    /// Writing JSON fails, which text and numbers never cause.
     pub fn text(&self) -> Result<String> {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
@@ -193,7 +194,7 @@ mod tests {
     use super::*;
 
     fn sample() -> Manifest {
-        let mut manifest = Manifest::new("transactions", "lab.toml", "local", "amd64");
+        let mut manifest = Manifest::new("transactions", "lab.toml", crate::topology::Source::Local, "amd64");
         let digests: Vec<String> = (0..3).map(|n| sha256(&[n])).collect();
         for digest in &digests {
             manifest.entries.insert(blob(digest), Entry { digest: digest.clone(), size: 1 });

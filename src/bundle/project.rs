@@ -1,14 +1,16 @@
 //! The checkout in a bundle: its files as one archive, and their unpacking into a folder that may be half there already.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use super::manifest::is_inside;
 
-/// What belongs to one machine only, or to one person: where Slack listens for him.
+/// What belongs to one machine or one person: built files, settings, the address of a Slack webhook.
 const LEFT_OUT: [&str; 4] = ["target", "compose/.env", "streamlab", "monitoring/secrets"];
 
 /// Bytes of one file; a project is text and small data.
@@ -16,44 +18,67 @@ const LARGEST_FILE: u64 = 64 << 20;
 /// Bytes of all files.
 const LARGEST_PROJECT: u64 = 512 << 20;
 
+/// Names the files of a project in a folder that came from a bundle, where there is no git.
+const LIST: &str = "project-files.txt";
+
 /// The files of a checkout as a compressed archive, the same for the same files.
 ///
 /// # Errors
-/// A file cannot be read.
+/// It is not known what belongs to the project, or a file cannot be read.
 pub fn pack_project(root: &Path) -> Result<Vec<u8>> {
     let mut archive = tar::Builder::new(zstd::Encoder::new(Vec::new(), 9)?);
     archive.mode(tar::HeaderMode::Deterministic);
     archive.sparse(false);
-    append(&mut archive, root, "")?;
+    let files = files_of(root)?;
+    for path in &files {
+        let file = root.join(path);
+        let size = file.symlink_metadata().with_context(|| format!("{path} cannot be read"))?.len();
+        if size > LARGEST_FILE {
+            bail!(
+                "{path} has more than {LARGEST_FILE} bytes and would go into the bundle: take it out of the project"
+            );
+        }
+        archive.append_path_with_name(&file, path).with_context(|| format!("{path} cannot be read"))?;
+    }
+    let list = files.iter().map(|path| format!("{path}\n")).collect::<String>();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(list.len() as u64);
+    header.set_mode(0o644);
+    header.set_mtime(0);
+    archive.append_data(&mut header, LIST, list.as_bytes())?;
     Ok(archive.into_inner()?.finish()?)
 }
 
-fn append(archive: &mut tar::Builder<impl std::io::Write>, root: &Path, folder: &str) -> Result<()> {
-    let unreadable = || format!("{} cannot be read", root.join(folder).display());
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(root.join(folder)).with_context(unreadable)? {
-        names.push(entry.with_context(unreadable)?.file_name().to_string_lossy().into_owned());
-    }
-    names.sort();
-    for name in names {
-        let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
-        if !belongs(&path) {
-            continue;
+/// What belongs to a project, and never what only lies in its folder: the files that git tracks, or those that came in a bundle.
+fn files_of(root: &Path) -> Result<BTreeSet<String>> {
+    let list = root.join(LIST);
+    let known: Vec<String> = if root.join(".git").exists() {
+        // A checkout of another user is still this project.
+        let trusted = format!("safe.directory={}", root.display());
+        let git = Command::new("git").arg("-C").arg(root).args(["-c", &trusted, "ls-files", "-z"]).output();
+        let git =
+            git.context("git cannot be run: it knows what belongs to the project (apt-get install git)")?;
+        if !git.status.success() {
+            bail!(
+                "git does not say what belongs to the project: {}",
+                String::from_utf8_lossy(&git.stderr).trim()
+            );
         }
-        let file = root.join(&path);
-        let kind = file.symlink_metadata().with_context(|| format!("{path} cannot be read"))?;
-        if kind.is_dir() {
-            append(archive, root, &path)?;
-        } else if kind.is_file() {
-            if kind.len() > LARGEST_FILE {
-                bail!(
-                    "{path} has more than {LARGEST_FILE} bytes and would go into the bundle: move it out of the checkout"
-                );
-            }
-            archive.append_path_with_name(&file, &path).with_context(|| format!("{path} cannot be read"))?;
-        }
-    }
-    Ok(())
+        String::from_utf8(git.stdout)?.split_terminator('\0').map(str::to_owned).collect()
+    } else if list.exists() {
+        let text =
+            std::fs::read_to_string(&list).with_context(|| format!("{} cannot be read", list.display()))?;
+        text.lines().map(str::to_owned).collect()
+    } else {
+        bail!(
+            "{} is neither a git checkout nor a folder that came from a bundle: it is not known what belongs to the project.\n  Take a checkout: git clone",
+            root.display()
+        );
+    };
+    let plain = |path: &String| {
+        path != LIST && belongs(path) && root.join(path).symlink_metadata().is_ok_and(|found| found.is_file())
+    };
+    Ok(known.into_iter().filter(plain).collect())
 }
 
 /// Whether a path is part of a project: packed and unpacked by the same rule.
@@ -132,33 +157,50 @@ fn set_mode(file: &File, executable: bool) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
+    fn git(folder: &Path, arguments: &[&str]) {
+        let ended = Command::new("git").arg("-C").arg(folder).args(arguments).output().unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    }
+
     #[test]
-    fn a_project_comes_back_without_what_belongs_to_one_machine() {
+    fn a_project_comes_back_without_what_only_lies_in_its_folder() {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        for (path, text) in [
-            ("lab.toml", "a"),
-            ("jobs/x.py", "b"),
-            ("target/y", "c"),
-            (".git/z", "d"),
-            (".ci/run", "e"),
-            ("compose/.env", "f"),
-            ("monitoring/secrets/slack-url", "g"),
-        ] {
+        let write = |path: &str, text: &str| {
             place(&from.path().join(path), text.as_bytes(), path == ".ci/run").unwrap();
-        }
+        };
+        let tracked = ["lab.toml", "jobs/x.py", "jobs/gone.py", ".ci/run", "monitoring/secrets/slack-url"];
+        tracked.iter().for_each(|path| write(path, path));
+        git(from.path(), &["init", "--quiet"]);
+        git(from.path(), &["add", "--all"]);
+        std::fs::remove_file(from.path().join("jobs/gone.py")).unwrap();
+        ["id_rsa", "jobs/customers.csv", "target/y", "compose/.env"]
+            .iter()
+            .for_each(|path| write(path, "mine"));
         let packed = pack_project(from.path()).unwrap();
         assert!(packed == pack_project(from.path()).unwrap());
         unpack_project(packed.as_slice(), to.path()).unwrap();
         let there = |path: &str| to.path().join(path).exists();
         assert!(there("lab.toml") && there("jobs/x.py") && there(".ci/run"));
-        assert!(!there("target") && !there(".git") && !there("compose/.env"));
-        assert!(!there("monitoring/secrets"), "a secret must not travel");
+        for path in ["id_rsa", "jobs/customers.csv", "target", "compose/.env", ".git", "monitoring/secrets"] {
+            assert!(!there(path), "{path} must not travel");
+        }
+        // Once more from there, where a stranger's file lies too, and there is no git.
+        std::fs::write(to.path().join("id_rsa"), "mine").unwrap();
+        assert!(pack_project(to.path()).unwrap() == packed, "what came in a bundle goes into the next");
         // Again: nothing to do. With an edited file: refused, and not overwritten.
         unpack_project(packed.as_slice(), to.path()).unwrap();
         std::fs::write(to.path().join("jobs/x.py"), "mine").unwrap();
         let error = unpack_project(packed.as_slice(), to.path()).unwrap_err().to_string();
         assert!(error.contains("jobs/x.py") && error.contains("--into"), "{error}");
         assert_eq!(std::fs::read(to.path().join("jobs/x.py")).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn a_folder_of_which_nothing_is_known_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("lab.toml"), "").unwrap();
+        let error = pack_project(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("neither a git checkout nor"), "{error}");
     }
 
     #[test]

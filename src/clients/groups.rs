@@ -1,12 +1,13 @@
 //! Consumer groups: members, committed offsets and lag, against the ends of their topics.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::committed::Coordinators;
 use super::kafka::{PATIENCE, blocking, config};
 
 /// A topic and one of its partitions.
@@ -42,20 +43,22 @@ impl Groups {
     }
 }
 
-/// Asks one cluster for its groups, again and again: connections are kept.
+/// Asks one cluster for its groups, again and again: connections are kept, however many groups there are.
 #[derive(Clone)]
 pub struct GroupReader(Arc<Mutex<Connections>>);
 
 struct Connections {
     bootstrap: String,
-    /// One consumer a group: a committed offset is asked for in the group's own name. None of them joins.
-    by_group: HashMap<String, BaseConsumer>,
+    /// Asks for topics, their ends, and the list of groups; it joins none.
+    watcher: Option<BaseConsumer>,
+    coordinators: Coordinators,
 }
 
 impl GroupReader {
     /// It connects when it is first used.
     pub fn new(bootstrap: &str) -> Self {
-        let connections = Connections { bootstrap: bootstrap.to_owned(), by_group: HashMap::new() };
+        let coordinators = Coordinators::new(bootstrap);
+        let connections = Connections { bootstrap: bootstrap.to_owned(), watcher: None, coordinators };
         Self(Arc::new(Mutex::new(connections)))
     }
 
@@ -70,21 +73,23 @@ impl GroupReader {
 }
 
 impl Connections {
-    fn consumer(&mut self, group: &str) -> Result<&BaseConsumer> {
-        if !self.by_group.contains_key(group) {
-            let consumer = config(&self.bootstrap)
-                .set("group.id", group)
+    fn watcher(&mut self) -> Result<&BaseConsumer> {
+        let watcher = match self.watcher.take() {
+            Some(watcher) => watcher,
+            None => config(&self.bootstrap)
+                .set("group.id", "streamlab-lag")
                 .set("enable.auto.commit", "false")
                 .set("allow.auto.create.topics", "false")
-                .create()?;
-            self.by_group.insert(group.to_owned(), consumer);
-        }
-        Ok(&self.by_group[group])
+                // A transaction that stays open holds back its readers, and that is lag.
+                .set("isolation.level", "read_uncommitted")
+                .create()?,
+        };
+        Ok(self.watcher.insert(watcher))
     }
 
     fn read(&mut self) -> Result<Groups> {
         let mut seen = Groups::default();
-        let watcher = self.consumer("streamlab-lag")?;
+        let watcher = self.watcher()?;
         let metadata = watcher.fetch_metadata(None, PATIENCE)?;
         let topics = metadata.topics().iter().filter(|t| t.error().is_none() && !t.name().starts_with("__"));
         let partitions: Vec<TopicPartition> =
@@ -102,11 +107,12 @@ impl Connections {
                 Group { state: found.state().to_owned(), members: found.members().len(), ..Group::default() };
             seen.groups.insert(found.name().to_owned(), group);
         }
-        self.by_group.retain(|name, _| name == "streamlab-lag" || seen.groups.contains_key(name));
-        for (name, group) in &mut seen.groups {
-            let asked = list_of(&partitions, Offset::Invalid)?;
-            let committed = self.consumer(name)?.committed_offsets(asked, PATIENCE)?;
-            group.committed = known(&committed);
+        let names: Vec<&str> = seen.groups.keys().map(String::as_str).collect();
+        for (name, committed) in self.coordinators.committed(&names)? {
+            if let Some(group) = seen.groups.get_mut(&name) {
+                group.committed =
+                    committed.into_iter().filter(|(at, _)| seen.offsets.contains_key(at)).collect();
+            }
         }
         Ok(seen)
     }

@@ -1,5 +1,6 @@
 //! Questions to a Kafka cluster: metadata, topics, offsets, and reading a topic from beginning to end.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -8,10 +9,11 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message;
+use rdkafka::message::{Headers, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::probes::Answer;
+use crate::topology::TopicPlan;
 
 /// How long one question may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -23,10 +25,24 @@ pub struct Record {
     pub partition: i32,
     /// Offset in the partition.
     pub offset: i64,
-    /// Key, where it is text.
-    pub key: Option<String>,
-    /// Value; empty for a tombstone.
-    pub value: Vec<u8>,
+    /// Key, where it has one.
+    pub key: Option<Vec<u8>>,
+    /// Value; none for a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Name and value of each header.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Record {
+    /// The key as text; empty where there is none.
+    pub fn key_text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.key.as_deref().unwrap_or_default())
+    }
+
+    /// The value's bytes; none for a tombstone.
+    pub fn bytes(&self) -> &[u8] {
+        self.value.as_deref().unwrap_or_default()
+    }
 }
 
 /// A topic's shape.
@@ -34,19 +50,6 @@ pub struct Record {
 pub struct TopicShape {
     /// Partition → (leader, replicas, in-sync replicas), by node id.
     pub partitions: BTreeMap<i32, (i32, Vec<i32>, Vec<i32>)>,
-}
-
-/// What the lab wants a topic to be.
-#[derive(Debug, Clone)]
-pub struct TopicSpec {
-    /// Name.
-    pub name: &'static str,
-    /// Number of partitions.
-    pub partitions: i32,
-    /// Replication factor.
-    pub replication: i32,
-    /// Settings beside the cluster's defaults.
-    pub settings: &'static [(&'static str, &'static str)],
 }
 
 pub(super) fn config(bootstrap: &str) -> ClientConfig {
@@ -179,6 +182,23 @@ pub async fn topic_shape(bootstrap: &str, topic: &str) -> Result<TopicShape> {
     .await
 }
 
+/// Partitions that have fewer in-sync replicas than replicas, Kafka's own topics among them, as `TOPIC-PARTITION`.
+///
+/// # Errors
+/// The cluster does not answer.
+pub async fn out_of_sync(bootstrap: &str) -> Result<Vec<String>> {
+    let bootstrap = bootstrap.to_owned();
+    blocking(move || {
+        let metadata = consumer(&bootstrap)?.fetch_metadata(None, PATIENCE)?;
+        let behind = metadata.topics().iter().flat_map(|topic| {
+            let behind = topic.partitions().iter().filter(|p| p.isr().len() < p.replicas().len());
+            behind.map(|p| format!("{}-{}", topic.name(), p.id()))
+        });
+        Ok(behind.collect())
+    })
+    .await
+}
+
 /// One setting of a topic as it holds now.
 ///
 /// # Errors
@@ -204,13 +224,13 @@ fn options() -> AdminOptions {
 ///
 /// # Errors
 /// The cluster does not answer, or refuses one; topics that exist are fine.
-pub async fn create_topics(bootstrap: &str, topics: &[TopicSpec]) -> Result<()> {
+pub async fn create_topics(bootstrap: &str, topics: &[TopicPlan]) -> Result<()> {
     let admin = admin(bootstrap)?;
     let new: Vec<NewTopic<'_>> = topics
         .iter()
         .map(|t| {
-            let topic = NewTopic::new(t.name, t.partitions, TopicReplication::Fixed(t.replication));
-            t.settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+            let topic = NewTopic::new(&t.name, t.partitions, TopicReplication::Fixed(t.replicas));
+            t.config.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
         })
         .collect();
     for result in admin.create_topics(&new, &options()).await? {
@@ -222,13 +242,14 @@ pub async fn create_topics(bootstrap: &str, topics: &[TopicSpec]) -> Result<()> 
     Ok(())
 }
 
-/// Creates one topic; the cluster's own answer where it refuses.
+/// Creates one topic with as many replicas as the cluster gives by default; the cluster's own answer where it refuses.
 ///
 /// # Errors
 /// The code with which the cluster refused, or that it did not answer in time.
 pub async fn create_topic(bootstrap: &str, name: &str, partitions: i32) -> Result<()> {
     let admin = admin(bootstrap)?;
-    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(3));
+    // -1: the cluster's default.
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
     for result in admin.create_topics(&[topic], &options()).await? {
         result.map_err(|(topic, code)| anyhow!("{topic}: {code}"))?;
     }
@@ -332,11 +353,13 @@ pub async fn read_topic<T: Send + 'static>(
                 left.remove(&message.partition());
             }
             if bounds.get(&message.partition()).is_some_and(|(_, end)| message.offset() < *end) {
+                let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
                 kept.extend(keep(Record {
                     partition: message.partition(),
                     offset: message.offset(),
-                    key: message.key().map(|k| String::from_utf8_lossy(k).into_owned()),
-                    value: message.payload().unwrap_or_default().to_vec(),
+                    key: message.key().map(<[u8]>::to_vec),
+                    value: message.payload().map(<[u8]>::to_vec),
+                    headers: headers.map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect(),
                 }));
             }
         }
@@ -354,7 +377,7 @@ pub async fn write_and_read(bootstrap: &str, topic: &str) -> Result<()> {
     let at = write(bootstrap, topic, token.as_bytes()).await?;
     let from = BTreeMap::from([at]);
     let (found, _) =
-        read_topic(bootstrap, topic, from, move |r| (r.value == token.as_bytes()).then_some(())).await?;
+        read_topic(bootstrap, topic, from, move |r| (r.bytes() == token.as_bytes()).then_some(())).await?;
     if found.is_empty() {
         bail!("the record written to {topic} was not read back");
     }

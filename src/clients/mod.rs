@@ -1,13 +1,17 @@
 //! Typed questions to real services, one file a service. A client asks once; patience lives in `probes`.
 
 pub mod alertmanager;
+mod avro_text;
 pub mod checkpoints;
+mod committed;
 pub mod groups;
 pub mod kafka;
 pub mod oci;
 pub mod producer;
 pub mod prometheus;
+pub mod scenarios;
 pub mod schema_registry;
+pub mod shown;
 pub mod spark;
 
 use std::sync::OnceLock;
@@ -19,8 +23,8 @@ pub fn http() -> &'static reqwest::Client {
     CLIENT.get_or_init(|| plain().timeout(Duration::from_secs(5)).build().unwrap_or_default())
 }
 
-/// A client for loopback, the lab's own network and the room's: a proxy of the user's has no business here, and a
-/// machine without certificates is no obstacle.
+/// A client for loopback, the lab's own network and a classroom's network: it uses no proxy of the user's, and needs no
+/// certificates on the machine.
 #[allow(clippy::disallowed_methods, reason = "TLS is named on the line before")]
 pub(crate) fn plain() -> reqwest::ClientBuilder {
     install_crypto();

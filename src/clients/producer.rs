@@ -1,13 +1,11 @@
-//! Producers of the transactions scenario: the seed's two profiles, JSON or Avro, with a ledger of every
-//! acknowledged record.
+//! The producer of every scenario: writes a sequence's records as JSON or Avro, with a ledger of every acknowledged one. It
+//! knows no scenario.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
-use apache_avro::Decimal;
-use apache_avro::types::Value as Avro;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 use rdkafka::ClientConfig;
@@ -18,27 +16,10 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::probes::{Answer, eventually};
-use crate::scenarios::transactions::{AVRO_TOPIC, TOPIC, Totals, Transaction, Transactions};
+use crate::scenarios::{Format, Profile, Sequence};
 
-/// The seed's producers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Profile {
-    /// gzip, acks 1, linger 10 ms, batches of 1000 records.
-    Python,
-    /// snappy, acks 1, linger 3 ms, batches of 64 KB, partitioned as Kafka's own client does.
-    Java,
-}
-
-/// How records are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// JSON, to `financial_transactions`.
-    Json,
-    /// Avro in Confluent's wire format, to `financial_transactions_avro`.
-    Avro,
-}
+/// How long a broker or the registry may be away before a record, or the whole order, is given up.
+const DELIVERY: Duration = Duration::from_secs(60);
 
 /// What must have happened before a record counts as acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -72,17 +53,17 @@ pub struct Order {
     pub count: Option<u64>,
     /// Seed of the generator.
     pub seed: u64,
-    /// Suffix of this run's own merchants.
+    /// Suffix of this run's own keys.
     pub run: Option<String>,
 }
 
 /// What was acknowledged, and where it is.
 #[derive(Debug, Clone, Serialize)]
-pub struct Ledger {
+pub struct Ledger<Totals> {
     /// Topic written to.
     pub topic: String,
-    /// Profile used.
-    pub profile: Profile,
+    /// Name of the profile used.
+    pub profile: &'static str,
     /// Format used.
     pub format: Format,
     /// Seed of the generator.
@@ -97,9 +78,27 @@ pub struct Ledger {
     pub seconds: f64,
     /// Totals of the acknowledged records.
     pub totals: Totals,
-    /// Transaction id → (key, partition, offset) of each acknowledged record.
+    /// Id → (key, partition, offset) of each acknowledged record.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub records: BTreeMap<String, (String, i32, i64)>,
+}
+
+impl<Totals> Ledger<Totals> {
+    /// The same without single records, and with totals in another form.
+    pub fn without_records<Other>(&self, totals: Other) -> Ledger<Other> {
+        Ledger {
+            topic: self.topic.clone(),
+            profile: self.profile,
+            format: self.format,
+            seed: self.seed,
+            produced: self.produced,
+            acknowledged: self.acknowledged,
+            failed: self.failed.clone(),
+            seconds: self.seconds,
+            totals,
+            records: BTreeMap::new(),
+        }
+    }
 }
 
 /// How far a running order is: metrics, whether somebody serves them or not.
@@ -113,34 +112,31 @@ pub struct Progress {
     pub delivery: Option<Histogram>,
 }
 
-impl Format {
-    /// The topic that records of this format go to.
-    pub fn topic(self) -> &'static str {
+impl Acks {
+    fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Json => TOPIC,
-            Self::Avro => AVRO_TOPIC,
+            Self::Leader => &[("acks", "1")],
+            Self::All => &[("acks", "all"), ("enable.idempotence", "true")],
         }
     }
 }
 
-/// librdkafka settings of a profile.
-pub fn settings(profile: Profile, acks: Acks) -> Vec<(&'static str, &'static str)> {
-    let mut settings = match profile {
-        Profile::Python => {
-            vec![("compression.type", "gzip"), ("linger.ms", "10"), ("batch.num.messages", "1000")]
+impl Default for Order {
+    /// JSON as fast as it goes, in three threads without settings of their own, acknowledged by the leader; without an end.
+    fn default() -> Self {
+        Self {
+            bootstrap: String::new(),
+            registry_url: String::new(),
+            profile: Profile { name: "plain", settings: &[] },
+            format: Format::Json,
+            acks: Acks::Leader,
+            threads: 3,
+            rate: None,
+            count: None,
+            seed: 0,
+            run: None,
         }
-        Profile::Java => vec![
-            ("compression.type", "snappy"),
-            ("linger.ms", "3"),
-            ("batch.size", "65536"),
-            ("partitioner", "murmur2_random"),
-        ],
-    };
-    match acks {
-        Acks::Leader => settings.push(("acks", "1")),
-        Acks::All => settings.extend([("acks", "all"), ("enable.idempotence", "true")]),
     }
-    settings
 }
 
 /// Carries out an order until its count is reached or `stop` turns true; then waits for what is on the way.
@@ -148,17 +144,21 @@ pub fn settings(profile: Profile, acks: Acks) -> Vec<(&'static str, &'static str
 /// # Errors
 /// Kafka or (for Avro) the registry does not answer within a minute at the start. Records that fail later are
 /// counted in the ledger.
-pub async fn produce(order: &Order, progress: Arc<Progress>, stop: watch::Receiver<bool>) -> Result<Ledger> {
+pub async fn produce<S: Sequence>(
+    order: &Order,
+    progress: Arc<Progress>,
+    stop: watch::Receiver<bool>,
+) -> Result<Ledger<S::Totals>> {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &order.bootstrap)
         .set("client.id", "streamlab-producer")
         .set("log_level", "0");
-    for (key, value) in settings(order.profile, order.acks) {
-        config.set(key, value);
+    for (key, value) in order.profile.settings.iter().chain(order.acks.settings()) {
+        config.set(*key, *value);
     }
     let producer: FutureProducer = config.create()?;
-    let topic = order.format.topic();
+    let topic = S::topic(order.format);
     wait_for_topic(&producer, topic, &order.bootstrap).await?;
     let encoder = match order.format {
         Format::Json => None,
@@ -168,7 +168,7 @@ pub async fn produce(order: &Order, progress: Arc<Progress>, stop: watch::Receiv
         producer,
         encoder,
         topic,
-        sequence: Transactions::new(order.seed, order.run.as_deref()),
+        sequence: S::new(order.seed, order.run.as_deref()),
         progress,
         stop,
     });
@@ -182,26 +182,25 @@ pub async fn produce(order: &Order, progress: Arc<Progress>, stop: watch::Receiv
         .collect();
     let mut ledger = Ledger {
         topic: topic.to_owned(),
-        profile: order.profile,
+        profile: order.profile.name,
         format: order.format,
         seed: order.seed,
         produced: 0,
         acknowledged: 0,
         failed: BTreeMap::new(),
         seconds: 0.0,
-        totals: Totals::default(),
+        totals: S::Totals::default(),
         records: BTreeMap::new(),
     };
     for task in tasks {
         for outcome in task.await? {
             ledger.produced += 1;
             match outcome {
-                Ok((transaction, partition, offset)) => {
+                Ok((record, partition, offset)) => {
                     ledger.acknowledged += 1;
-                    ledger.totals.add(&transaction);
-                    ledger
-                        .records
-                        .insert(transaction.transaction_id, (transaction.user_id, partition, offset));
+                    S::add(&mut ledger.totals, &record);
+                    let place = (S::key(&record).to_owned(), partition, offset);
+                    ledger.records.insert(S::id(&record).to_owned(), place);
                 }
                 Err(why) => *ledger.failed.entry(why).or_default() += 1,
             }
@@ -211,18 +210,18 @@ pub async fn produce(order: &Order, progress: Arc<Progress>, stop: watch::Receiv
     Ok(ledger)
 }
 
-type Outcome = Result<(Transaction, i32, i64), String>;
+type Outcome<S> = Result<(<S as Sequence>::Record, i32, i64), String>;
 
-struct Shared {
+struct Shared<S> {
     producer: FutureProducer,
     encoder: Option<AvroEncoder>,
     topic: &'static str,
-    sequence: Transactions,
+    sequence: S,
     progress: Arc<Progress>,
     stop: watch::Receiver<bool>,
 }
 
-impl Shared {
+impl<S: Sequence> Shared<S> {
     /// One thread's loop: records `thread`, `thread + threads`, … of the sequence.
     async fn run(
         self: &Arc<Self>,
@@ -230,7 +229,7 @@ impl Shared {
         threads: u64,
         rate: Option<f64>,
         count: Option<u64>,
-    ) -> Vec<Outcome> {
+    ) -> Vec<Outcome<S>> {
         let mut ticks = rate.map(|rate| {
             let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
@@ -248,9 +247,9 @@ impl Shared {
                     _ = stop.wait_for(|s| *s) => break,
                 }
             }
-            let transaction = self.sequence.record(index, now_ms());
+            let record = self.sequence.record(index, now_ms());
             let this = Arc::clone(self);
-            on_the_way.spawn(async move { this.send(transaction).await });
+            on_the_way.spawn(async move { this.send(record).await });
             // An endless producer keeps no ledger: it would grow without bound.
             while on_the_way.len() > 5_000 || (endless && on_the_way.len() > 100) {
                 let Some(done) = on_the_way.join_next().await else { break };
@@ -266,29 +265,29 @@ impl Shared {
         outcomes
     }
 
-    async fn send(&self, transaction: Transaction) -> Outcome {
-        let outcome = self.try_send(transaction).await;
+    async fn send(&self, record: S::Record) -> Outcome<S> {
+        let outcome = self.try_send(record).await;
         let counter = if outcome.is_ok() { &self.progress.acknowledged } else { &self.progress.failed };
         counter.inc();
         outcome
     }
 
-    async fn try_send(&self, transaction: Transaction) -> Outcome {
+    async fn try_send(&self, record: S::Record) -> Outcome<S> {
         let value = match &self.encoder {
-            None => serde_json::to_vec(&transaction).map_err(|e| e.to_string())?,
+            None => serde_json::to_vec(&record).map_err(|e| e.to_string())?,
             Some(encoder) => {
                 let strategy = SubjectNameStrategy::TopicNameStrategy(self.topic.to_owned(), false);
-                encoder.encode(avro_fields(&transaction), strategy).await.map_err(|e| e.to_string())?
+                encoder.encode(S::avro(&record), strategy).await.map_err(|e| e.to_string())?
             }
         };
-        let record = FutureRecord::to(self.topic).key(&transaction.user_id).payload(&value);
+        let sent = FutureRecord::to(self.topic).key(S::key(&record)).payload(&value);
         let handed = Instant::now();
-        match self.producer.send(record, Duration::from_secs(60)).await {
+        match self.producer.send(sent, DELIVERY).await {
             Ok(delivery) => {
                 if let Some(seconds) = &self.progress.delivery {
                     seconds.observe(handed.elapsed().as_secs_f64());
                 }
-                Ok((transaction, delivery.partition, delivery.offset))
+                Ok((record, delivery.partition, delivery.offset))
             }
             Err((error, _)) => Err(error.to_string()),
         }
@@ -300,57 +299,36 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The fields of schema `financial_transactions_avro-value`.
-pub fn avro_fields(transaction: &Transaction) -> Vec<(&'static str, Avro)> {
-    let text = |value: &str| Avro::String(value.to_owned());
-    vec![
-        ("transactionId", text(&transaction.transaction_id)),
-        ("userId", text(&transaction.user_id)),
-        ("amount", Avro::Decimal(Decimal::from(transaction.amount.0.to_be_bytes()))),
-        ("transactionTime", Avro::TimestampMillis(transaction.transaction_time)),
-        ("merchantId", text(&transaction.merchant_id)),
-        ("location", text(&transaction.location)),
-        ("paymentMethod", text(&transaction.payment_method)),
-        ("isInternational", Avro::Boolean(transaction.is_international)),
-        ("currency", text(&transaction.currency)),
-    ]
-}
-
 /// An encoder that has fetched its schema. While the registry does not answer it says so, and waits a minute.
 async fn avro_encoder(url: &str, topic: &str) -> Result<AvroEncoder> {
     let registry = super::schema_registry::SchemaRegistry::new(url);
     let subject = format!("{topic}-value");
     let mut said = false;
-    eventually(
-        &format!("schema {subject} at {url}"),
-        Duration::from_secs(60),
-        Duration::from_millis(500),
-        || {
-            let (registry, subject) = (registry.clone(), subject.clone());
-            let first = !std::mem::replace(&mut said, true);
-            async move {
-                match registry.versions(&subject).await {
-                    Ok(_) => Ok(Answer::Is(())),
-                    Err(error) => {
-                        if first {
-                            eprintln!(
-                                "schema registry: {subject} cannot be had from {} ({error:#}); waiting",
-                                registry.url()
-                            );
-                        }
-                        Err(error)
+    eventually(&format!("schema {subject} at {url}"), DELIVERY, Duration::from_millis(500), || {
+        let (registry, subject) = (registry.clone(), subject.clone());
+        let first = !std::mem::replace(&mut said, true);
+        async move {
+            match registry.versions(&subject).await {
+                Ok(_) => Ok(Answer::Is(())),
+                Err(error) => {
+                    if first {
+                        eprintln!(
+                            "schema registry: {subject} cannot be had from {} ({error:#}); waiting",
+                            registry.url()
+                        );
                     }
+                    Err(error)
                 }
             }
-        },
-    )
+        }
+    })
     .await?;
     Ok(AvroEncoder::new(super::schema_registry::settings(url)?))
 }
 
 async fn wait_for_topic(producer: &FutureProducer, topic: &str, bootstrap: &str) -> Result<()> {
     let question = format!("topic {topic} at {bootstrap}");
-    eventually(&question, Duration::from_secs(60), Duration::from_millis(500), || {
+    eventually(&question, DELIVERY, Duration::from_millis(500), || {
         let (producer, topic) = (producer.clone(), topic.to_owned());
         async move {
             tokio::task::spawn_blocking(move || {

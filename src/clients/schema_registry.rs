@@ -22,7 +22,7 @@ pub enum Registered {
 /// The registry at `url`, for encoders and decoders.
 ///
 /// # Errors
-/// None that is known: the client needs nothing from this machine.
+/// The client refuses its settings, which these never cause.
 pub fn settings(url: impl Into<String>) -> Result<SrSettings> {
     Ok(SrSettings::new_builder(url.into()).build_with(super::plain())?)
 }

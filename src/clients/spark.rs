@@ -14,14 +14,3 @@ pub async fn alive_workers(port: u16) -> Result<Vec<String>> {
     let alive = workers.iter().filter(|w| w["state"] == "ALIVE");
     Ok(alive.filter_map(|w| Some(w["host"].as_str()?.to_owned())).collect())
 }
-
-/// Names of the applications that run on the master at `port`.
-///
-/// # Errors
-/// The master does not answer, or not in the form of Spark 4.
-pub async fn active_applications(port: u16) -> Result<Vec<String>> {
-    let url = format!("http://127.0.0.1:{port}/json/");
-    let state: Value = super::http().get(&url).send().await?.error_for_status()?.json().await?;
-    let active = state["activeapps"].as_array().with_context(|| format!("{url} names no applications"))?;
-    Ok(active.iter().filter_map(|a| Some(a["name"].as_str()?.to_owned())).collect())
-}

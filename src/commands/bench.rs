@@ -5,21 +5,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Subcommand;
-use serde_json::Value;
 
 use super::context::Context;
-use super::signals::{Interrupted, watch_signals};
+use super::progress::progress;
 use super::status::megabytes;
-use super::up;
-use crate::clients::kafka;
-use crate::clients::producer::{Acks, Format, Order, Profile, Progress, produce};
-use crate::engine::{Compose, Engine, InstanceLock, Source, Usage};
+use crate::clients::producer::{Acks, Order, Progress, produce};
+use crate::clients::{kafka, scenarios};
+use crate::engine::{Compose, Engine, InstanceLock, SourceChoice, Started, Usage, prepare, start};
 use crate::probes::{Answer, eventually};
 use crate::project::Project;
-use crate::scenarios::transactions::{AGGREGATES_TOPIC, Cents, TOPIC, Totals, Transactions};
-use crate::topology::{Endpoints, Instance, Topology};
+use crate::scenarios::Sequence as _;
+use crate::scenarios::transactions::{PYTHON, TOPIC, Transactions};
+use crate::signals::{Interrupted, watch_signals};
+use crate::topology::{Endpoints, Instance, Plan};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Bench {
@@ -30,7 +30,10 @@ pub(super) enum Bench {
         runs: u32,
         /// Where images come from.
         #[arg(long, value_enum, default_value = "local")]
-        images: Source,
+        images: SourceChoice,
+        /// Which lab; of one without Spark the time to ready is measured.
+        #[arg(long, value_name = "NAME")]
+        lab: Option<String>,
     },
     /// The same lab by `lab up` and by docker compose, in turns: from the command to the first correct aggregate.
     Race {
@@ -53,22 +56,23 @@ pub(super) async fn run(context: &Context, bench: Bench) -> Result<()> {
     let instance = Instance::new(INSTANCE, 0)?;
     let _lock = InstanceLock::take(INSTANCE)?;
     let engine = Engine::connect().await?;
-    let topology = project.topology(None, instance)?;
     match bench {
-        Bench::Startup { runs, images } => {
+        Bench::Startup { runs, images, lab } => {
+            let plan = project.plan(lab.as_deref(), instance)?;
             let mut firsts = Vec::new();
             for run in 1..=runs {
                 say!("run {run}");
-                firsts.push(ours(&project, &engine, &topology, images).await?);
+                firsts.push(ours(&project, &engine, &plan, images).await?);
             }
             summary("lab up", firsts);
         }
         Bench::Race { runs } => {
+            let plan = project.plan(None, instance)?;
             let (mut by_us, mut by_compose) = (Vec::new(), Vec::new());
             for run in 1..=runs {
                 say!("run {run}");
-                by_us.push(ours(&project, &engine, &topology, Source::Local).await?);
-                by_compose.push(composed(&project, &engine, &topology).await?);
+                by_us.push(ours(&project, &engine, &plan, SourceChoice::Local).await?);
+                by_compose.push(composed(&project, &engine, &plan).await?);
             }
             let ratio = summary("docker compose", by_compose) / summary("lab up", by_us);
             say!("docker compose takes {ratio:.2} times as long");
@@ -92,9 +96,9 @@ fn summary(what: &str, mut seconds: Vec<f64>) -> f64 {
 }
 
 /// One start by the lab itself, and its end; seconds to the first correct aggregate.
-async fn ours(project: &Project, engine: &Engine, topology: &Topology, images: Source) -> Result<f64> {
+async fn ours(project: &Project, engine: &Engine, plan: &Plan, images: SourceChoice) -> Result<f64> {
     engine.remove_instance(INSTANCE, true).await?;
-    let result = measure(project, engine, topology, images).await;
+    let result = measure(project, engine, plan, images).await;
     let stopping = Instant::now();
     engine.remove_instance(INSTANCE, false).await?;
     let stopped = stopping.elapsed();
@@ -105,10 +109,10 @@ async fn ours(project: &Project, engine: &Engine, topology: &Topology, images: S
 }
 
 /// One start by docker compose on the same images, and its end; seconds to the first correct aggregate.
-async fn composed(project: &Project, engine: &Engine, topology: &Topology) -> Result<f64> {
-    let compose = Compose::new(project, topology, &engine.arch)?;
+async fn composed(project: &Project, engine: &Engine, plan: &Plan) -> Result<f64> {
+    let compose = Compose::new(project, plan, &engine.arch)?;
     compose.run(&["down", "--volumes"]).await?;
-    let endpoints = Endpoints::of(topology);
+    let endpoints = Endpoints::of(plan);
     let mut cancel = watch_signals();
     let start = Instant::now();
     let raced = tokio::select! {
@@ -134,25 +138,32 @@ async fn composed(project: &Project, engine: &Engine, topology: &Topology) -> Re
     Ok(first)
 }
 
-async fn measure(
-    project: &Project,
-    engine: &Engine,
-    topology: &Topology,
-    images: Source,
-) -> Result<Duration> {
+async fn measure(project: &Project, engine: &Engine, plan: &Plan, images: SourceChoice) -> Result<Duration> {
     let cancel = watch_signals();
-    // Images are not part of a start: build what is missing before the clock runs.
-    up::prepare(project, engine, topology, images).await?;
-    let endpoints = Endpoints::of(topology);
-    let start = Instant::now();
-    let ((topology, started), first) = tokio::try_join!(
-        up::start(project, engine, topology, images, cancel),
-        first_aggregate(&endpoints, start)
-    )?;
+    let (events, lines) = progress();
+    let measured = async {
+        // Images are not part of a start: what is missing is built before the clock runs.
+        let prepared = prepare(project, engine, plan, images, &events).await?;
+        let endpoints = Endpoints::of(&prepared.plan);
+        let clock = Instant::now();
+        let starting = start(project, engine, &prepared, &events, cancel);
+        let has_aggregates = prepared.plan.topics.iter().any(|t| t.name == TOPIC);
+        let (started, first) = if has_aggregates {
+            tokio::try_join!(starting, first_aggregate(&endpoints, clock))?
+        } else {
+            let started = starting.await?;
+            (started, clock.elapsed())
+        };
+        anyhow::Ok((prepared.plan, started, first))
+    };
+    let measured = measured.await;
+    drop(events);
+    lines.await?;
+    let (plan, started, first): (Plan, Started, Duration) = measured?;
     let ready: BTreeMap<String, Duration> = started.give_away().into_iter().collect();
     let mut sum = (0.0, 0, 0);
     say!("\n{:<24} {:>9} {:>8} {:>9} {:>9}", "SERVICE", "READY s", "CPU s", "MEMORY", "PEAK");
-    for service in &topology.services {
+    for service in &plan.services {
         let usage: Usage = engine.usage(&service.container).await.unwrap_or_default();
         let peak = engine.peak_memory(&service.container).await;
         let seconds = ready.get(&service.name).map_or(f64::NAN, Duration::as_secs_f64);
@@ -181,44 +192,24 @@ async fn first_aggregate(endpoints: &Endpoints, start: Instant) -> Result<Durati
     .await?;
     let order = Order {
         bootstrap: bootstrap.clone(),
-        registry_url: String::new(),
-        profile: Profile::Python,
-        format: Format::Json,
+        profile: PYTHON,
         acks: Acks::All,
-        threads: 3,
-        rate: None,
         count: Some(RECORDS),
         seed: SEED,
         run: Some(RUN.to_owned()),
+        ..Order::default()
     };
     let (_stop, never) = tokio::sync::watch::channel(false);
-    let ledger = produce(&order, Arc::new(Progress::default()), never).await?;
+    let ledger = produce::<Transactions>(&order, Arc::new(Progress::default()), never).await?;
     if ledger.acknowledged != RECORDS {
         bail!("{} of {RECORDS} records were acknowledged", ledger.acknowledged);
     }
     let expected = Transactions::new(SEED, Some(RUN)).totals(RECORDS);
     eventually("Spark's totals are the generator's", patience, every, || async {
-        let found = totals(&bootstrap).await?;
+        let of_run = |merchant: &str| merchant.ends_with(&format!("-{RUN}"));
+        let found = scenarios::aggregates(&bootstrap, BTreeMap::new(), of_run).await?.merchants;
         Ok(if found == expected.merchants { Answer::Is(()) } else { Answer::NotYet(format!("{found:?}")) })
     })
     .await?;
     Ok(start.elapsed())
-}
-
-async fn totals(bootstrap: &str) -> Result<BTreeMap<String, crate::scenarios::transactions::MerchantTotal>> {
-    let suffix = format!("-{RUN}");
-    let (records, _) = kafka::read_topic(bootstrap, AGGREGATES_TOPIC, BTreeMap::new(), move |r| {
-        r.key.as_ref().is_some_and(|k| k.ends_with(&suffix)).then_some(r)
-    })
-    .await?;
-    let mut totals = Totals::default();
-    for record in records {
-        let value: Value = serde_json::from_slice(&record.value)?;
-        let total = crate::scenarios::transactions::MerchantTotal {
-            transaction_count: value["transactionCount"].as_u64().context("no transactionCount")?,
-            total_amount: serde_json::from_value::<Cents>(value["totalAmount"].clone())?,
-        };
-        totals.merchants.insert(record.key.unwrap_or_default(), total);
-    }
-    Ok(totals.merchants)
 }

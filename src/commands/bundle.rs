@@ -9,12 +9,12 @@ use clap::Subcommand;
 
 use super::bundle_import;
 use super::context::Context;
-use super::signals::{Interrupted, watch_signals};
-use super::up::{Prepared, prepare};
+use super::progress::progress;
 use crate::bundle::{Blobs, BundleFile, Manifest, check_target, pack_file, pack_images, pack_project, serve};
-use crate::engine::{Engine, Source, recipe_images};
+use crate::engine::{Engine, Prepared, SourceChoice, prepare, recipe_images};
 use crate::project::Project;
-use crate::topology::{Instance, Topology};
+use crate::signals::{Interrupted, watch_signals};
+use crate::topology::{Instance, Plan, Source};
 
 /// Entries of a bundle that are not blobs.
 const README: &str = "README.txt";
@@ -41,7 +41,7 @@ pub(super) struct ExportArgs {
     lab: Option<String>,
     /// Where images come from.
     #[arg(long, value_enum, default_value = "local")]
-    images: Source,
+    images: SourceChoice,
 }
 
 #[derive(Debug, clap::Args)]
@@ -92,9 +92,13 @@ async fn export(context: &Context, args: ExportArgs) -> Result<()> {
     check_target(&args.bundle)?;
     let definition = project.path.strip_prefix(project.root.canonicalize()?).unwrap_or(&project.path);
     let definition = definition.to_str().context("the definition's path must be UTF-8")?.to_owned();
-    let whole = project.topology(args.lab.as_deref(), Instance::documented())?;
+    let whole = project.plan(args.lab.as_deref(), Instance::documented())?;
     let engine = Engine::connect().await?;
-    let Prepared { source, resolved, topology } = prepare(&project, &engine, &whole, args.images).await?;
+    let (events, lines) = progress();
+    let prepared = prepare(&project, &engine, &whole, args.images, &events).await;
+    drop(events);
+    lines.await?;
+    let Prepared { source, resolved, plan } = prepared?;
     for (name, taken) in &resolved.taken {
         if let Some(upstream) = &project.file.images[name].upstream
             && source == Source::Upstream
@@ -102,7 +106,7 @@ async fn export(context: &Context, args: ExportArgs) -> Result<()> {
             engine.tag_upstream(taken, upstream).await?;
         }
     }
-    let references = references(&project, &engine, &topology, source)?;
+    let references = references(&project, &engine, &plan, source)?;
     let spool = Spool::beside(&args.bundle)?;
     let names: Vec<&str> = references.iter().map(String::as_str).collect();
     say!("packing {} images", names.len());
@@ -117,7 +121,7 @@ async fn export(context: &Context, args: ExportArgs) -> Result<()> {
     if let Some(lost) = references.iter().find(|r| !images.contains_key(*r)) {
         bail!("the engine did not save {lost}: was it removed meanwhile? Run it again.");
     }
-    let mut manifest = Manifest::new(&topology.lab, &definition, label(source), &engine.arch);
+    let mut manifest = Manifest::new(&plan.lab, &definition, source, &engine.arch);
     manifest.images = images;
     let program = std::fs::read(&project.program)
         .with_context(|| format!("{} cannot be read", project.program.display()))?;
@@ -175,7 +179,7 @@ impl Drop for Spool {
 
 /// What to run in the unpacked project.
 pub(super) fn next_step(manifest: &Manifest) -> String {
-    let source = if manifest.source == "upstream" { " --images upstream" } else { "" };
+    let source = if manifest.source == Source::Upstream { " --images upstream" } else { "" };
     let file = match manifest.definition.as_str() {
         "lab.toml" => String::new(),
         other => format!(" --file {other}"),
@@ -183,26 +187,22 @@ pub(super) fn next_step(manifest: &Manifest) -> String {
     format!("./lab{file} up --lab {}{source}", manifest.lab)
 }
 
-fn label(source: Source) -> &'static str {
-    if source == Source::Upstream { "upstream" } else { "local" }
-}
-
 /// References of all images that a lab stands on. The own image's base is among them: another program makes another own
 /// image, on the same base.
 pub(super) fn references(
     project: &Project,
     engine: &Engine,
-    topology: &Topology,
+    plan: &Plan,
     source: Source,
 ) -> Result<BTreeSet<String>> {
-    let mut recipes = Engine::recipes_of(project, topology, source);
+    let mut recipes = Engine::recipes_of(project, plan, source);
     let own = recipes.iter().filter(|r| project.file.recipes[*r].program);
     let bases: Vec<String> =
         own.flat_map(|r| &project.file.recipes[r].from).map(|base| base.get_ref().clone()).collect();
     recipes.extend(bases);
     let images = recipe_images(project, &engine.arch)?;
     let local = images.into_iter().filter(|i| recipes.contains(&i.name)).map(|i| i.reference);
-    let upstream = topology.services.iter().filter_map(|s| {
+    let upstream = plan.services.iter().filter_map(|s| {
         project.file.images[&s.image].upstream.clone().filter(|_| source == Source::Upstream)
     });
     Ok(local.chain(upstream).collect())

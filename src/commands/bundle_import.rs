@@ -12,10 +12,10 @@ use super::bundle::{PROGRAM, PROJECT, next_step, references};
 use super::context::Context;
 use super::progress::bytes_progress;
 use crate::bundle::{BundleFile, BundleImage, Manifest, Teacher, place, unpack_project, write_archive};
-use crate::engine::{Engine, Source, recipe_images};
+use crate::engine::{Engine, recipe_images};
 use crate::lock::Platform;
 use crate::project::{Project, lock_entries};
-use crate::topology::Topology;
+use crate::topology::{Plan, Source};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -27,7 +27,21 @@ pub(super) struct Args {
     into: Option<PathBuf>,
 }
 
+/// Without `--into` a folder of its own below the working directory, which may not be in a checkout.
+fn no_checkout(here: &Path) -> Result<()> {
+    match here.ancestors().find(|folder| folder.join("lab.toml").exists()) {
+        Some(checkout) => bail!(
+            "{} is a checkout: a project unpacked in it would be part of it.\n  Name another folder: --into FOLDER",
+            checkout.display()
+        ),
+        None => Ok(()),
+    }
+}
+
 pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
+    if args.into.is_none() {
+        no_checkout(&std::env::current_dir()?)?;
+    }
     let path = args.bundle.clone();
     let bundle = tokio::task::spawn_blocking(move || {
         let bundle = BundleFile::open(&path)?;
@@ -146,12 +160,12 @@ fn check_pins(root: &Path, engine: &Engine, images: &BTreeMap<String, BundleImag
     Ok(())
 }
 
-/// Takes the images that a topology needs, and the engine has not, from somebody who offers a bundle.
+/// Takes the images that a plan needs, and the engine does not have, from somebody who offers a bundle.
 pub(super) async fn take_from(
     url: &str,
     project: &Project,
     engine: &Engine,
-    topology: &Topology,
+    plan: &Plan,
     source: Source,
 ) -> Result<()> {
     let teacher = Teacher::new(url, &crate::engine::cache_dir())?;
@@ -165,7 +179,7 @@ pub(super) async fn take_from(
         .filter(|i| i.recipe.program)
         .map(|i| i.reference)
         .collect();
-    for reference in references(project, engine, topology, source)? {
+    for reference in references(project, engine, plan, source)? {
         match manifest.images.get(&reference) {
             Some(image) => drop(wanted.insert(reference, image.clone())),
             // Another program makes another own image: this machine makes its own from the base.

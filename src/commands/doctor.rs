@@ -10,9 +10,9 @@ use time::format_description::well_known::Rfc3339;
 
 use super::context::Context;
 use super::status::megabytes;
-use super::up;
-use crate::engine::{Engine, InstanceState, taken_ports};
-use crate::topology::{Instance, Service, Topology};
+use crate::engine::{Engine, InstanceState, closed_files, default_offset, taken_ports};
+use crate::project::Project;
+use crate::topology::{Instance, Plan, Service};
 
 /// What the transactions lab used when it was measured, in bytes: docs/performance.md.
 const LAB_USES: u64 = 2 << 30;
@@ -56,12 +56,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let mut findings = Vec::new();
     let engine = match Engine::connect().await {
         Ok(engine) => {
-            findings.push(finding(
-                "engine",
-                Verdict::Fine,
-                format!("Docker {} ({})", engine.version, engine.arch),
-                "",
-            ));
+            findings.push(which(&engine).await);
             Some(engine)
         }
         Err(error) => {
@@ -75,17 +70,15 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
         Some(engine) => engine.instance(&context.instance).await.unwrap_or_default(),
         None => InstanceState::default(),
     };
-    let offset = if own.networks.is_empty() {
-        up::default_offset(&project, None, &context.instance)?
-    } else {
-        own.offset
-    };
-    let topology = project.topology(own.lab.as_deref(), Instance::new(&context.instance, offset)?)?;
+    let offset =
+        if own.networks.is_empty() { default_offset(&project, None, &context.instance)? } else { own.offset };
+    let plan = project.plan(own.lab.as_deref(), Instance::new(&context.instance, offset)?)?;
     findings.push(cores());
     findings.extend(memory());
     findings.extend(disk(engine.as_ref()).await);
-    findings.extend(ports(engine.as_ref(), &topology, &own).await?);
-    findings.extend(ephemeral(&topology));
+    findings.push(files(&project, &plan));
+    findings.extend(ports(engine.as_ref(), &plan, &own).await?);
+    findings.extend(ephemeral(&plan));
     findings.extend(clock(engine.as_ref()).await);
     findings.extend(limits());
     findings.push(certificates());
@@ -111,6 +104,37 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
         bail!("{bad} finding(s) keep a lab from starting");
     }
     Ok(())
+}
+
+/// Versions that the lab was run with.
+const PROVEN: [&str; 1] = ["20.10"];
+
+/// Which engine answers, where, and with which image store; and whether the lab was ever run with such a one.
+async fn which(engine: &Engine) -> Finding {
+    let info = engine.info().await.unwrap_or_default();
+    let store = info.driver.unwrap_or_default();
+    let at = std::env::var("DOCKER_HOST").map_or(String::new(), |host| format!(", at {host}"));
+    let rootless = info.security_options.unwrap_or_default().iter().any(|o| o.contains("rootless"));
+    let mut unproven = Vec::new();
+    if !PROVEN.iter().any(|version| engine.version.starts_with(&format!("{version}."))) {
+        unproven.push(format!("version {}", engine.version));
+    }
+    if store != "overlay2" {
+        unproven.push(format!("image store {store}"));
+    }
+    if rootless {
+        unproven.push("an engine without root".to_owned());
+    }
+    let seen = format!("Docker {} ({}), image store {store}{at}", engine.version, engine.arch);
+    if unproven.is_empty() {
+        return finding("engine", Verdict::Fine, seen, "");
+    }
+    let fix = format!(
+        "the lab was proven with Docker {}, and never run with: {}",
+        PROVEN.join(", "),
+        unproven.join(", ")
+    );
+    finding("engine", Verdict::Note, seen, &fix)
 }
 
 fn cores() -> Finding {
@@ -146,7 +170,7 @@ fn free_bytes(path: &Path) -> Option<u64> {
 }
 
 async fn disk(engine: Option<&Engine>) -> Option<Finding> {
-    let root = engine?.client().info().await.ok()?.docker_root_dir?;
+    let root = engine?.info().await.ok()?.docker_root_dir?;
     // The engine's folder is closed to most users, and on a Mac it is in a machine of its own.
     let shown = [Path::new(&root), Path::new("/")].into_iter().find(|p| p.exists())?;
     let free = free_bytes(shown)?;
@@ -159,13 +183,36 @@ async fn disk(engine: Option<&Engine>) -> Option<Finding> {
     Some(finding("disk", verdict, seen, "./lab images remove --old; docker system df says what else can go"))
 }
 
-async fn ports(engine: Option<&Engine>, topology: &Topology, own: &InstanceState) -> Result<Vec<Finding>> {
-    let taken = taken_ports(engine, topology).await?;
+/// What the lab's containers are given of the checkout.
+fn files(project: &Project, plan: &Plan) -> Finding {
+    let closed = closed_files(&project.root, plan);
+    let Some(first) = closed.first() else {
+        return finding(
+            "files",
+            Verdict::Fine,
+            "containers can read what they are given of the checkout",
+            "",
+        );
+    };
+    let seen = format!(
+        "{} files are closed to the users of containers, {} the first",
+        closed.len(),
+        first.display()
+    );
+    let fix = format!("chmod -R go+rX {}", project.root.display());
+    finding("files", Verdict::Trouble, seen, &fix)
+}
+
+async fn ports(engine: Option<&Engine>, plan: &Plan, own: &InstanceState) -> Result<Vec<Finding>> {
+    let taken = taken_ports(engine, plan).await?;
     let look = |(port, service, _): (u16, &Service, _)| {
         let what = format!("port {port}");
         let name = &service.name;
         if own.containers.iter().any(|c| c.ports.iter().any(|(host, _)| *host == port)) {
             finding(&what, Verdict::Fine, format!("held by this lab's {name}"), "")
+        } else if let Some(taken) = taken.iter().find(|t| t.port == port && t.passing) {
+            let seen = format!("wanted for {name}, held by {}: `up` waits for its end", taken.holder);
+            finding(&what, Verdict::Note, seen, "see the port range below")
         } else if let Some(taken) = taken.iter().find(|t| t.port == port) {
             let fix = "end it, or start with --port-offset 1000";
             finding(&what, Verdict::Trouble, format!("wanted for {name}, held by {}", taken.holder), fix)
@@ -173,11 +220,11 @@ async fn ports(engine: Option<&Engine>, topology: &Topology, own: &InstanceState
             finding(&what, Verdict::Fine, format!("free for {name}"), "")
         }
     };
-    Ok(topology.host_ports().map(look).collect())
+    Ok(plan.host_ports().map(look).collect())
 }
 
 /// Ports that any outgoing connection may get from the kernel first.
-fn ephemeral(topology: &Topology) -> Option<Finding> {
+fn ephemeral(plan: &Plan) -> Option<Finding> {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
     let mut bounds = range.split_whitespace().filter_map(|b| b.parse::<u16>().ok());
     let (low, high) = (bounds.next()?, bounds.next()?);
@@ -188,7 +235,7 @@ fn ephemeral(topology: &Topology) -> Option<Finding> {
             matches!((from.parse::<u16>(), to.parse::<u16>()), (Ok(f), Ok(t)) if (f..=t).contains(&port))
         })
     };
-    let exposed: Vec<String> = topology
+    let exposed: Vec<String> = plan
         .host_ports()
         .map(|(port, ..)| port)
         .filter(|p| (low..=high).contains(p) && !is_reserved(*p))
@@ -200,14 +247,14 @@ fn ephemeral(topology: &Topology) -> Option<Finding> {
     let list = exposed.join(",");
     let fix = format!("sudo sysctl -w net.ipv4.ip_local_reserved_ports={list}");
     let seen = format!(
-        "{list} lie in the range {low}-{high} that outgoing connections use: now and then `up` finds one taken"
+        "{list} lie in the range {low}-{high} that outgoing connections use: `up` waits where one has them"
     );
     Some(finding("port range", Verdict::Note, seen, &fix))
 }
 
 /// The engine's clock against this one: certificates and record times need both right.
 async fn clock(engine: Option<&Engine>) -> Option<Finding> {
-    let theirs = engine?.client().info().await.ok()?.system_time?;
+    let theirs = engine?.info().await.ok()?.system_time?;
     let there = OffsetDateTime::parse(&theirs, &Rfc3339).ok()?;
     let apart = (OffsetDateTime::now_utc() - there).whole_seconds().abs();
     let verdict = if apart > 5 { Verdict::Note } else { Verdict::Fine };

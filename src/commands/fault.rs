@@ -2,9 +2,9 @@
 
 use anyhow::{Context as _, Result};
 
-use super::context::{Context, Running};
-use super::signals::watch_signals;
-use crate::engine::{Breakable, InstanceLock};
+use super::context::Context;
+use crate::engine::{Breakable, InstanceLock, Session};
+use crate::signals::watch_signals;
 use crate::topology::{Alert, Fault};
 
 #[derive(Debug, clap::Args)]
@@ -28,9 +28,9 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     }
 }
 
-async fn change(context: &Context, running: &Running, name: &str) -> Result<()> {
-    let (engine, file, topology) = (&running.engine, &running.project.file, &running.topology);
-    let breakable = Breakable { engine, file, topology };
+async fn change(context: &Context, running: &Session, name: &str) -> Result<()> {
+    let (engine, file, plan) = (&running.engine, &running.project.file, &running.plan);
+    let breakable = Breakable { engine, file, plan };
     if name == "undo" {
         let undone = breakable.undo_all(&running.state).await?;
         match undone.as_slice() {
@@ -53,8 +53,8 @@ async fn change(context: &Context, running: &Running, name: &str) -> Result<()> 
     Ok(())
 }
 
-fn list(running: &Running) -> Result<()> {
-    for fault in &running.project.file.faults {
+fn list(running: &Session) -> Result<()> {
+    for fault in running.project.file.faults_of(&running.plan.lab) {
         let name = fault.name.get_ref();
         let broken = running.state.faults.contains(name);
         say!("{name}{}", if broken { "   (in force: ./lab fault undo)" } else { "" });
@@ -67,15 +67,17 @@ fn list(running: &Running) -> Result<()> {
     Ok(())
 }
 
-fn find<'a>(running: &'a Running, name: &str) -> Result<&'a Fault> {
-    let faults = &running.project.file.faults;
-    faults.iter().find(|f| f.name.get_ref() == name).with_context(|| {
-        let known: Vec<_> = faults.iter().map(|f| f.name.get_ref().as_str()).collect();
-        format!("no fault named {name:?}; there are: {}", known.join(", "))
+fn find<'a>(running: &'a Session, name: &str) -> Result<&'a Fault> {
+    let faults = running.project.file.faults_of(&running.plan.lab);
+    let known: Vec<_> = faults.iter().map(|f| f.name.get_ref().as_str()).collect();
+    let found = faults.iter().find(|f| f.name.get_ref() == name).copied();
+    found.with_context(|| match known.as_slice() {
+        [] => format!("lab {} has nothing that can be broken", running.plan.lab),
+        known => format!("no fault named {name:?}; there are: {}", known.join(", ")),
     })
 }
 
-fn raised(running: &Running, fault: &Fault) -> Vec<String> {
+fn raised(running: &Session, fault: &Fault) -> Vec<String> {
     let by_it = |alert: &&Alert| alert.fault.as_ref().is_some_and(|f| f.get_ref() == fault.name.get_ref());
     running.project.file.alerts.iter().filter(by_it).map(|a| a.name.get_ref().clone()).collect()
 }

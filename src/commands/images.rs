@@ -7,10 +7,10 @@ use clap::Subcommand;
 
 use super::context::Context;
 use super::images_lock;
-use super::progress::build_progress;
-use super::signals::{Interrupted, watch_signals};
-use crate::engine::{BuiltImage, Engine, RecipeImage, build_images, recipe_images};
+use super::progress::progress;
+use crate::engine::{BuiltImage, Engine, Event, RecipeImage, build_images, recipe_images};
 use crate::render::image_variable;
+use crate::signals::{Interrupted, watch_signals};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -79,11 +79,15 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
             } else {
                 named.into_iter().collect()
             };
-            let (events, lines) = build_progress();
+            let (events, lines) = progress();
+            let shown = |event| {
+                let _ = events.send(Event::Build(event));
+            };
             tokio::select! {
-                built = build_images(&engine, &project, &wanted, events) => built?,
+                built = build_images(&engine, &project, &wanted, shown) => built?,
                 _ = cancel.wait_for(|c| *c) => return Err(Interrupted("finished steps are kept".to_owned()).into()),
             }
+            drop(events);
             lines.await?;
             say!("every image is there");
         }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use futures::StreamExt;
 
 use super::context::Context;
-use super::signals::watch_signals;
+use crate::signals::watch_signals;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -1,9 +1,4 @@
-//! One file a command. This one holds the command line's shape and hands over.
-
-/// `println!` that a reader may leave (`| head -1`): a closed pipe is no failure, and nothing panics.
-macro_rules! say {
-    ($($text:tt)*) => { $crate::commands::write_line(format_args!($($text)*)) };
-}
+//! What people type, one file a command. This one holds the command line's shape and hands over.
 
 mod alerts;
 mod bench;
@@ -23,34 +18,19 @@ mod produce;
 mod progress;
 mod render;
 mod restart;
-mod serve;
-mod setup;
-mod setup_monitoring;
-mod signals;
 mod status;
 mod tail;
-mod test_service;
 mod up;
 
-pub use signals::Interrupted;
+pub use crate::signals::Interrupted;
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::entry_points::EntryPoint;
 use crate::topology::DEFAULT_INSTANCE;
-
-fn write_line(text: std::fmt::Arguments<'_>) {
-    use std::io::Write as _;
-    let mut out = std::io::stdout();
-    if let Err(error) = out.write_fmt(text).and_then(|()| out.write_all(b"\n"))
-        && error.kind() != std::io::ErrorKind::BrokenPipe
-    {
-        let _ = writeln!(std::io::stderr(), "error: standard output cannot be written: {error}");
-        std::process::exit(1);
-    }
-}
 
 /// A reproducible streaming lab whose documentation is its executable spec.
 #[derive(Debug, Parser)]
@@ -60,7 +40,7 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Which running copy of a lab is meant.
-    #[arg(long, global = true, default_value = DEFAULT_INSTANCE, value_name = "NAME")]
+    #[arg(long, global = true, default_value = DEFAULT_INSTANCE, value_name = "NAME", env = "LAB_INSTANCE", hide_env_values = true)]
     instance: String,
     #[command(subcommand)]
     command: Command,
@@ -84,7 +64,7 @@ enum Command {
     Alerts(alerts::Args),
     /// Break something on purpose, or put it right: fault NAME, fault undo.
     Fault(fault::Args),
-    /// Records of a topic as they come: partition@offset, key, value (Avro decoded).
+    /// Records of a topic as they come: partition@offset, key, value, decoded through the registry.
     Tail(tail::Args),
     /// Write a scenario's records, with a ledger of what was acknowledged.
     #[command(subcommand)]
@@ -123,15 +103,8 @@ enum Command {
     Completions(complete::Args),
     /// Write the tables of docs/ from lab.toml.
     Render,
-    /// Steps that services of the lab run in the own image.
-    #[command(subcommand, hide = true)]
-    Setup(setup::Step),
-    /// Services of the lab that are this program.
-    #[command(subcommand, hide = true)]
-    Serve(serve::Service),
-    /// A service of a few lines, for tests of the engine.
-    #[command(hide = true)]
-    TestService(test_service::Args),
+    #[command(flatten)]
+    Inside(EntryPoint),
 }
 
 impl Cli {
@@ -167,9 +140,7 @@ impl Cli {
                 }
                 Command::Completions(args) => complete::run(args),
                 Command::Render => render::run(&context),
-                Command::Setup(step) => setup::run(step).await,
-                Command::Serve(service) => serve::run(service).await,
-                Command::TestService(args) => test_service::run(args).await,
+                Command::Inside(entry_point) => entry_point.run().await,
             }
         });
         // A question that still runs in a blocking thread must not hold the program.

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use prometheus_client::encoding::EncodeLabelSet;
 
 use super::context::Context;
-use super::signals::watch_signals;
-use crate::clients::producer::{Acks, Format, Ledger, Order, Profile, Progress, produce};
+use crate::clients::producer::{Acks, Ledger, Order, Progress, produce};
+use crate::own_services::metrics::{self, Buckets, Registry, Topic};
 use crate::probes::{Answer, eventually};
-use crate::services::metrics::{self, Buckets, Registry, Topic};
+use crate::scenarios::transactions::{JAVA, PYTHON, Transactions};
+use crate::scenarios::{Format, Sequence};
+use crate::signals::watch_signals;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Scenario {
@@ -21,11 +23,20 @@ pub(super) enum Scenario {
     Transactions(Args),
 }
 
+/// Producer settings, as the seed's two producers have them.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum TransactionsProfile {
+    /// gzip, acks 1, linger 10 ms, batches of 1000 records.
+    Python,
+    /// snappy, acks 1, linger 3 ms, batches of 64 KB, partitioned as Kafka's own client does.
+    Java,
+}
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Producer settings, as one of the seed's two producers has them.
     #[arg(long, value_enum, default_value = "python")]
-    profile: Profile,
+    profile: TransactionsProfile,
     /// Record format.
     #[arg(long, value_enum, default_value = "json")]
     format: Format,
@@ -50,6 +61,12 @@ pub(super) struct Args {
     /// Write the ledger of every acknowledged record to a file, as JSON (- for standard output).
     #[arg(long, value_name = "FILE", requires = "count")]
     ledger: Option<PathBuf>,
+    /// Write to these brokers (host:port,…) instead of an instance that runs here.
+    #[arg(long, value_name = "ADDRESSES")]
+    bootstrap_servers: Option<String>,
+    /// The schema registry of those brokers, for --format avro.
+    #[arg(long, value_name = "URL", requires = "bootstrap_servers")]
+    schema_registry_url: Option<String>,
     /// Serve /metrics and /health (200 from the first acknowledged record on) at this address while producing.
     #[arg(long, value_name = "ADDRESS")]
     metrics_listen: Option<SocketAddr>,
@@ -63,11 +80,16 @@ fn positive_rate(text: &str) -> Result<f64, String> {
 }
 
 pub(super) async fn run(context: &Context, scenario: Scenario) -> Result<()> {
-    let Scenario::Transactions(args) = scenario;
-    // In the lab's own container the addresses come by its environment; on the host from the running instance.
-    let (bootstrap, registry_url) = match std::env::var("BOOTSTRAP_SERVERS") {
-        Ok(bootstrap) => (bootstrap, std::env::var("SCHEMA_REGISTRY_URL").unwrap_or_default()),
-        Err(_) => {
+    match scenario {
+        Scenario::Transactions(args) => write::<Transactions>(context, args).await,
+    }
+}
+
+async fn write<S: Sequence>(context: &Context, args: Args) -> Result<()> {
+    // Not from BOOTSTRAP_SERVERS: a variable of the shell would silently be another cluster than the instance that is meant.
+    let (bootstrap, registry_url) = match args.bootstrap_servers {
+        Some(bootstrap) => (bootstrap, args.schema_registry_url.unwrap_or_default()),
+        None => {
             let endpoints = context.running().await?.endpoints();
             (endpoints.bootstrap(), endpoints.registry_url().unwrap_or_default())
         }
@@ -75,6 +97,7 @@ pub(super) async fn run(context: &Context, scenario: Scenario) -> Result<()> {
     if bootstrap.is_empty() {
         bail!("instance {} has no Kafka brokers", context.instance);
     }
+    eprintln!("writing to {} at {bootstrap}", S::topic(args.format));
     // A ledger that cannot be written is said before there is anything to write into it.
     let ledger_file = match &args.ledger {
         Some(path) if path.as_os_str() != "-" => {
@@ -87,7 +110,10 @@ pub(super) async fn run(context: &Context, scenario: Scenario) -> Result<()> {
     let order = Order {
         bootstrap,
         registry_url,
-        profile: args.profile,
+        profile: match args.profile {
+            TransactionsProfile::Python => PYTHON,
+            TransactionsProfile::Java => JAVA,
+        },
         format: args.format,
         acks: args.acks,
         threads: args.threads,
@@ -98,7 +124,7 @@ pub(super) async fn run(context: &Context, scenario: Scenario) -> Result<()> {
     };
     let cancel = watch_signals();
     let mut registry = Registry::new();
-    let progress = Arc::new(progress(&mut registry, order.format.topic()));
+    let progress = Arc::new(progress(&mut registry, S::topic(order.format)));
     let server = match args.metrics_listen {
         Some(address) => {
             let listener = metrics::listen(address).await?;
@@ -115,13 +141,13 @@ pub(super) async fn run(context: &Context, scenario: Scenario) -> Result<()> {
         None => None,
     };
     let reporter = tokio::spawn(report(Arc::clone(&progress), args.count.is_none()));
-    let result = produce(&order, Arc::clone(&progress), cancel).await;
+    let result = produce::<S>(&order, Arc::clone(&progress), cancel).await;
     reporter.abort();
     if let Some(server) = server {
         server.abort();
     }
     let ledger = result?;
-    write_ledger(&ledger, args.ledger.is_some(), ledger_file)?;
+    write_ledger::<S>(&ledger, args.ledger.is_some(), ledger_file)?;
     let failed: u64 = ledger.failed.values().sum();
     if failed > 0 {
         let reasons: Vec<_> = ledger.failed.iter().map(|(why, n)| format!("{n} × {why}")).collect();
@@ -180,7 +206,11 @@ async fn report(progress: Arc<Progress>, endless: bool) {
 }
 
 /// The whole ledger where it was asked for; a summary without the single records to the terminal.
-fn write_ledger(ledger: &Ledger, wanted: bool, file: Option<std::fs::File>) -> Result<()> {
+fn write_ledger<S: Sequence>(
+    ledger: &Ledger<S::Totals>,
+    wanted: bool,
+    file: Option<std::fs::File>,
+) -> Result<()> {
     match file {
         Some(file) => serde_json::to_writer_pretty(file, ledger).context("the ledger cannot be written")?,
         None if wanted => {
@@ -189,14 +219,6 @@ fn write_ledger(ledger: &Ledger, wanted: bool, file: Option<std::fs::File>) -> R
         }
         None => {}
     }
-    let mut summary = serde_json::to_value(ledger)?;
-    if let Some(fields) = summary.as_object_mut() {
-        fields.remove("records");
-        if let Some(totals) = fields.get_mut("totals").and_then(|t| t.as_object_mut()) {
-            let high = totals.remove("high_value").and_then(|h| h.as_array().map(Vec::len));
-            totals.insert("high_value_count".to_owned(), high.into());
-        }
-    }
-    say!("{}", serde_json::to_string_pretty(&summary)?);
+    say!("{}", serde_json::to_string_pretty(&ledger.without_records(S::in_short(&ledger.totals)))?);
     Ok(())
 }

@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
-use crate::engine::{BuildEvent, StartEvent};
+use crate::engine::{BuildEvent, Event, StartEvent};
 
 struct Lines {
     terminal: bool,
@@ -48,55 +48,62 @@ impl Lines {
             let _ = writeln!(std::io::stderr(), "{name:<24} {text}");
         }
     }
-}
 
-/// Shows the start of services. The task ends when the sender is dropped.
-pub(super) fn start_progress() -> (UnboundedSender<StartEvent>, JoinHandle<()>) {
-    let (sender, mut events) = unbounded_channel();
-    let task = tokio::spawn(async move {
-        let mut lines = Lines::new();
-        while let Some(event) = events.recv().await {
-            match event {
-                StartEvent::Waiting(name, needs) => {
-                    lines.going(&name, &format!("needs {}", needs.join(", ")))
-                }
-                StartEvent::Starting(name) => lines.going(&name, "started, waiting until it is ready"),
-                StartEvent::Ready(name, took) => {
-                    lines.done(&name, &format!("ready after {:.1} s", took.as_secs_f64()));
-                }
+    /// Above the living lines.
+    fn note(&mut self, text: &str) {
+        self.all.suspend(|| {
+            let _ = writeln!(std::io::stderr(), "{text}");
+        });
+    }
+
+    fn start(&mut self, event: StartEvent) {
+        match event {
+            StartEvent::Waiting(name, others) => {
+                self.going(&name, &format!("waits for {}", others.join(", ")));
+            }
+            StartEvent::Starting(name) => self.going(&name, "started, waiting until it is ready"),
+            StartEvent::Ready(name, took) => {
+                self.done(&name, &format!("ready after {:.1} s", took.as_secs_f64()));
             }
         }
-    });
-    (sender, task)
+    }
+
+    fn build(&mut self, event: BuildEvent) {
+        match event {
+            BuildEvent::Step { recipe, step } => {
+                let name = format!("image {recipe}");
+                if !self.terminal {
+                    let _ = writeln!(std::io::stderr(), "{name:<24} {}", short(&step));
+                }
+                self.going(&name, &step);
+            }
+            BuildEvent::Built { recipe, took, drift } => {
+                let mut text = format!("built in {:.0} s", took.as_secs_f64());
+                if !drift.is_empty() {
+                    let first: Vec<_> = drift.iter().take(4).map(String::as_str).collect();
+                    text += &format!(
+                        "; {} Debian packages differ from those recorded: {}{}",
+                        drift.len(),
+                        first.join(", "),
+                        if drift.len() > 4 { ", …" } else { "" }
+                    );
+                }
+                self.done(&format!("image {recipe}"), &text);
+            }
+        }
+    }
 }
 
-/// Shows the build of images. The task ends when the sender is dropped.
-pub(super) fn build_progress() -> (UnboundedSender<BuildEvent>, JoinHandle<()>) {
+/// Shows how a lab is prepared and started. The task ends when the sender is dropped.
+pub(super) fn progress() -> (UnboundedSender<Event>, JoinHandle<()>) {
     let (sender, mut events) = unbounded_channel();
     let task = tokio::spawn(async move {
         let mut lines = Lines::new();
         while let Some(event) = events.recv().await {
             match event {
-                BuildEvent::Step { recipe, step } => {
-                    let name = format!("image {recipe}");
-                    if !lines.terminal {
-                        let _ = writeln!(std::io::stderr(), "{name:<24} {}", short(&step));
-                    }
-                    lines.going(&name, &step);
-                }
-                BuildEvent::Built { recipe, took, drift } => {
-                    let mut text = format!("built in {:.0} s", took.as_secs_f64());
-                    if !drift.is_empty() {
-                        let first: Vec<_> = drift.iter().take(4).map(String::as_str).collect();
-                        text += &format!(
-                            "; {} Debian packages differ from those recorded: {}{}",
-                            drift.len(),
-                            first.join(", "),
-                            if drift.len() > 4 { ", …" } else { "" }
-                        );
-                    }
-                    lines.done(&format!("image {recipe}"), &text);
-                }
+                Event::Note(text) => lines.note(&text),
+                Event::Build(event) => lines.build(event),
+                Event::Start(event) => lines.start(event),
             }
         }
     });

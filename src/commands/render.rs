@@ -1,4 +1,4 @@
-//! `lab render`: writes what is rendered from `lab.toml`.
+//! `lab render`: writes what is rendered from `lab.toml`, where it has changed.
 
 use anyhow::{Context as _, Result};
 
@@ -7,10 +7,18 @@ use crate::render::pages;
 
 pub(super) fn run(context: &Context) -> Result<()> {
     let project = context.project()?;
+    let mut changed = 0;
     for (path, text) in pages(&project.file, &project.render_inputs()?)? {
-        std::fs::write(project.root.join(&path), text)
-            .with_context(|| format!("{path} cannot be written"))?;
+        let file = project.root.join(&path);
+        if std::fs::read_to_string(&file).is_ok_and(|there| there == text) {
+            continue;
+        }
+        std::fs::write(file, text).with_context(|| format!("{path} cannot be written"))?;
         say!("wrote {path}");
+        changed += 1;
+    }
+    if changed == 0 {
+        say!("every page is as lab.toml says");
     }
     Ok(())
 }

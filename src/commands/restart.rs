@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::context::Context;
-use super::signals::watch_signals;
 use crate::engine::InstanceLock;
+use crate::signals::watch_signals;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -21,7 +21,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let running = context.running().await?;
     let service = running.service(&args.service)?;
     let resolved = running.resolved().await?;
-    let work = running.engine.replace(&running.project, &running.topology, service, &resolved, args.fresh);
+    let work = running.engine.replace(&running.project, &running.plan, service, &resolved, args.fresh);
     let mut work = std::pin::pin!(work);
     let started = tokio::select! {
         started = &mut work => started?,

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::context::Context;
-use crate::topology::{Protocol, Service, Topology};
+use crate::topology::{Plan, Protocol, Service};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -22,11 +22,14 @@ struct Row {
     memory_bytes: u64,
     memory_limit_bytes: u64,
     ports: Vec<String>,
+    /// What became of it where it died by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    death: Option<String>,
 }
 
 pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let running = context.running().await?;
-    let rows = running.topology.services.iter().map(|service| async {
+    let rows = running.plan.services.iter().map(|service| async {
         let found = running.state.of(&service.name);
         let alive = found.is_some_and(|c| c.running());
         let usage = if alive {
@@ -35,7 +38,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
             Default::default()
         };
         let ready = match found {
-            Some(c) if alive || c.completed() => running.engine.is_ready(&running.topology, service).await,
+            Some(c) if alive || c.completed() => running.engine.is_ready(&running.plan, service).await,
             _ => false,
         };
         Row {
@@ -46,6 +49,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
             memory_bytes: usage.memory,
             memory_limit_bytes: service.memory,
             ports: addresses(service),
+            death: if found.is_some() { running.engine.death(service).await } else { None },
         }
     });
     let rows = futures::future::join_all(rows).await;
@@ -53,7 +57,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
         say!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(());
     }
-    say!("instance {} · lab {}", context.instance, running.topology.lab);
+    say!("instance {} · lab {}", context.instance, running.plan.lab);
     say!("{:<24} {:<7} {:<26} {:>8} {:>8}  PORTS", "SERVICE", "READY", "STATE", "MEMORY", "LIMIT");
     for row in &rows {
         say!(
@@ -65,6 +69,9 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
             megabytes(row.memory_limit_bytes),
             row.ports.join(" ")
         );
+    }
+    for (service, death) in rows.iter().filter_map(|r| Some((&r.service, r.death.as_ref()?))) {
+        say!("{service}: {death}   (./lab logs {service}{})", context.option());
     }
     for fault in &running.state.faults {
         say!("broken on purpose: {fault}   (./lab fault undo{})", context.option());
@@ -95,9 +102,9 @@ fn address(protocol: Protocol, port: u16, path: Option<&str>) -> String {
 }
 
 /// Every address on the host, with what it is for.
-pub(super) fn endpoint_table(topology: &Topology) -> String {
+pub(super) fn endpoint_table(plan: &Plan) -> String {
     let mut text = format!("\n{:<24} {:<36} WHAT\n", "SERVICE", "ADDRESS");
-    for (port, service, spec) in topology.host_ports() {
+    for (port, service, spec) in plan.host_ports() {
         let address = address(spec.protocol, port, spec.path.as_deref());
         text += &format!("{:<24} {:<36} {}\n", service.name, address, spec.about);
     }

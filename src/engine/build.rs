@@ -9,7 +9,7 @@ use testcontainers::bollard::query_parameters::{
     BuildImageOptionsBuilder, CreateImageOptionsBuilder, RemoveContainerOptionsBuilder,
 };
 use testcontainers::bollard::{body_full, body_try_stream, models::ContainerCreateBody};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 
 use super::recipe::{RecipeImage, host_arguments, pip_index, recipe_images};
 use super::{Engine, RECIPE_LABEL};
@@ -42,8 +42,7 @@ pub enum BuildEvent {
     },
 }
 
-/// Builds what is missing of `wanted` recipes and of what they stand on. Recipes that do not stand on each other
-/// are built at the same time.
+/// Builds what is missing of `wanted` recipes and of what they stand on, each as soon as what it stands on is there.
 ///
 /// # Errors
 /// The first build that fails, with its last lines.
@@ -51,7 +50,7 @@ pub async fn build_images(
     engine: &Engine,
     project: &Project,
     wanted: &BTreeSet<String>,
-    events: UnboundedSender<BuildEvent>,
+    events: impl Fn(BuildEvent) + Sync,
 ) -> Result<()> {
     let images: BTreeMap<String, RecipeImage> =
         recipe_images(project, &engine.arch)?.into_iter().map(|i| (i.name.clone(), i)).collect();
@@ -64,16 +63,22 @@ pub async fn build_images(
             open.extend(image.recipe.from.iter().map(toml::Spanned::get_ref));
         }
     }
-    while !missing.is_empty() {
-        let ready: Vec<_> = missing
-            .iter()
-            .filter(|name| images[*name].recipe.from.iter().all(|f| !missing.contains(f.get_ref())))
-            .cloned()
-            .collect();
-        let builds = ready.iter().map(|name| engine.build(project, &images, &images[name], &events));
-        futures::future::try_join_all(builds).await?;
-        missing.retain(|name| !ready.contains(name));
-    }
+    let built: BTreeMap<&str, watch::Sender<bool>> =
+        missing.iter().map(|name| (name.as_str(), watch::channel(false).0)).collect();
+    let builds = missing.iter().map(|name| {
+        let (built, images, events) = (&built, &images, &events);
+        async move {
+            for from in &images[name].recipe.from {
+                if let Some(base) = built.get(from.get_ref().as_str()) {
+                    base.subscribe().wait_for(|is| *is).await?;
+                }
+            }
+            engine.build(project, images, &images[name], events).await?;
+            built[name.as_str()].send_replace(true);
+            anyhow::Ok(())
+        }
+    });
+    futures::future::try_join_all(builds).await?;
     Ok(())
 }
 
@@ -83,11 +88,11 @@ impl Engine {
         project: &Project,
         images: &BTreeMap<String, RecipeImage>,
         image: &RecipeImage,
-        events: &UnboundedSender<BuildEvent>,
+        events: &(impl Fn(BuildEvent) + Sync),
     ) -> Result<()> {
         let start = Instant::now();
         let say = |step: &str| {
-            let _ = events.send(BuildEvent::Step { recipe: image.name.clone(), step: step.to_owned() });
+            events(BuildEvent::Step { recipe: image.name.clone(), step: step.to_owned() });
         };
         say("preparing");
         let mut arguments = host_arguments();
@@ -131,7 +136,7 @@ impl Engine {
             }
         }
         if image.recipe.program {
-            // Every edit of the program makes one: those that no container uses any more go at once.
+            // Every edit of the program makes a new own image: old ones that no container uses are removed at once.
             for old in self.built_images().await? {
                 if let Some(reference) =
                     old.reference.filter(|r| old.recipe == image.name && *r != image.reference)
@@ -141,7 +146,7 @@ impl Engine {
             }
         }
         let drift = self.debian_drift(image).await?;
-        let _ = events.send(BuildEvent::Built { recipe: image.name.clone(), took: start.elapsed(), drift });
+        events(BuildEvent::Built { recipe: image.name.clone(), took: start.elapsed(), drift });
         Ok(())
     }
 

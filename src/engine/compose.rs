@@ -8,8 +8,8 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::recipe_images;
 use crate::project::Project;
-use crate::render::{ComposeSource, compose_file, image_variable};
-use crate::topology::Topology;
+use crate::render::{compose_file, image_variable};
+use crate::topology::{Plan, Source};
 
 /// Recipe of the image that holds docker compose.
 const RECIPE: &str = "docker-compose";
@@ -30,13 +30,13 @@ impl Compose {
     ///
     /// # Errors
     /// A recipe or a lock cannot be read.
-    pub fn new(project: &Project, topology: &Topology, arch: &str) -> Result<Self> {
-        let text = compose_file(&project.file, &project.render_inputs()?, topology, ComposeSource::Local)?;
+    pub fn new(project: &Project, plan: &Plan, arch: &str) -> Result<Self> {
+        let text = compose_file(&project.file, &project.render_inputs()?, plan, Source::Local)?;
         let recipes = recipe_images(project, arch)?;
         let image = recipes.iter().find(|i| i.name == RECIPE).context("no recipe docker-compose")?;
         Ok(Self {
             image: image.reference.clone(),
-            name: topology.instance.container("docker-compose"),
+            name: plan.instance.container("docker-compose"),
             folder: project.root.canonicalize()?.join("compose"),
             text,
             variables: recipes

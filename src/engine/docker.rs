@@ -3,6 +3,9 @@
 use std::path::Path;
 
 use testcontainers::bollard::Docker;
+use testcontainers::bollard::models::SystemInfo;
+
+use super::host::{ContextEngine, engine_of_context};
 
 /// Oldest engine API that the lab was run against (Docker 20.10).
 const OLDEST_API: (u32, u32) = (1, 41);
@@ -38,6 +41,26 @@ pub enum EngineError {
         /// The engine's API version.
         found: String,
     },
+    /// The Docker context that holds leads nowhere.
+    #[error(
+        "the Docker context {name} is not usable here: {why}.\n  Choose another: docker context use default   (or set DOCKER_HOST)"
+    )]
+    Context {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The Docker context names another engine than the one that would be used.
+    #[error(
+        "the Docker context {name} is meant, and this program follows only DOCKER_HOST.\n  export DOCKER_HOST={host}"
+    )]
+    OtherEngine {
+        /// Name of the context.
+        name: String,
+        /// Where its engine is.
+        host: String,
+    },
     /// It answered, but not sensibly.
     #[error("the Docker engine on {host} gave no sensible answer: {why}")]
     Broken {
@@ -54,6 +77,11 @@ impl Engine {
     /// # Errors
     /// [`EngineError`], each with its fix.
     pub async fn connect() -> Result<Self, EngineError> {
+        // The program `lab` has made a variable of it; somebody else's, or a test, has not.
+        if let Some(ContextEngine { name, variables }) = engine_of_context()? {
+            let host = variables.into_iter().map(|(_, value)| value).next().unwrap_or_default();
+            return Err(EngineError::OtherEngine { name, host });
+        }
         let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
         #[cfg(unix)]
         if let Some(path) = host.strip_prefix("unix://") {
@@ -75,9 +103,12 @@ impl Engine {
         })
     }
 
-    /// The engine's client, for questions that only a test asks.
-    pub fn client(&self) -> &Docker {
-        &self.docker
+    /// What the engine says of itself and its machine.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn info(&self) -> anyhow::Result<SystemInfo> {
+        Ok(self.docker.info().await?)
     }
 }
 

@@ -3,6 +3,8 @@
 //! A fault that is in force is known by a container of its own that never runs: what has to be undone outlives the
 //! program that did it, and goes with the instance.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, anyhow, bail};
 use futures::TryStreamExt;
 use testcontainers::bollard::models::{ContainerCreateBody, HostConfig};
@@ -10,11 +12,12 @@ use testcontainers::bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, InspectNetworkOptions,
     RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
 };
-use tokio::sync::watch;
 
 use super::{Engine, FAULT_LABEL, INSTANCE_LABEL, InstanceState};
-use crate::clients::producer::{Acks, Format, Order, Profile, produce};
-use crate::topology::{Endpoints, Fault, LabFile, Service, Step, Topology};
+use crate::clients::producer::Order;
+use crate::clients::scenarios::Scenario;
+use crate::probes::{Answer, eventually};
+use crate::topology::{Endpoints, Fault, LabFile, Plan, Service, Step};
 
 /// The image of the program itself: it brings `ip` and `tc`.
 const OWN_IMAGE: &str = "streamlab";
@@ -26,7 +29,7 @@ pub struct Breakable<'a> {
     /// The definition it was started from.
     pub file: &'a LabFile,
     /// The lab as it runs.
-    pub topology: &'a Topology,
+    pub plan: &'a Plan,
 }
 
 impl Breakable<'_> {
@@ -38,15 +41,12 @@ impl Breakable<'_> {
     pub async fn inject(&self, state: &InstanceState, fault: &Fault) -> Result<()> {
         let name = fault.name.get_ref();
         if state.faults.contains(name) {
-            bail!(
-                "{name} is in force already.\n  Undo it: ./lab fault undo{}",
-                self.topology.instance.option()
-            );
+            bail!("{name} is in force already.\n  Undo it: ./lab fault undo{}", self.plan.instance.option());
         }
         for wanted in fault.steps.iter().flat_map(Step::services) {
-            let services = self.members(wanted);
+            let services = self.plan.meant(wanted);
             if services.is_empty() {
-                bail!("{name} touches {wanted}, which the lab {} does not have", self.topology.lab);
+                bail!("{name} touches {wanted}, which the lab {} does not have", self.plan.lab);
             }
             // Before anything is touched: what is undone afterwards is then this fault's own doing.
             let stands = |s: &&Service| state.of(&s.name).is_none_or(|c| !c.running());
@@ -55,7 +55,7 @@ impl Breakable<'_> {
                 bail!(
                     "{name} touches {}, which is {seen}, not running.\n  See ./lab status{option}; undo other faults: ./lab fault undo{option}",
                     service.name,
-                    option = self.topology.instance.option()
+                    option = self.plan.instance.option()
                 );
             }
         }
@@ -79,8 +79,7 @@ impl Breakable<'_> {
     /// # Errors
     /// What could not be undone; all that could is, and what could not stays in force.
     pub async fn undo_all(&self, state: &InstanceState) -> Result<Vec<String>> {
-        let known = |name: &String| self.file.faults.iter().find(|f| f.name.get_ref() == name);
-        let faults: Vec<&Fault> = state.faults.iter().filter_map(known).collect();
+        let faults: Vec<&Fault> = state.faults.iter().filter_map(|name| self.file.fault(name)).collect();
         // What an interrupted step has left, or is still doing, must not come after its undoing.
         for left in state.containers.iter().filter(|c| c.container.starts_with(&self.step_prefix())) {
             self.remove(&left.container).await?;
@@ -92,12 +91,17 @@ impl Breakable<'_> {
         Ok(state.faults.clone())
     }
 
-    fn members(&self, name: &str) -> Vec<&Service> {
-        self.topology.services.iter().filter(|s| s.name == name || s.group == name).collect()
+    /// Undoes one fault and waits until the services that it touched are ready. Others stay in force.
+    ///
+    /// # Errors
+    /// What could not be undone; then it stays in force.
+    pub async fn undo_one(&self, fault: &Fault) -> Result<()> {
+        self.undo(&[fault]).await?;
+        self.remove(&self.marker(fault.name.get_ref())).await
     }
 
     fn all(&self, names: &[String]) -> Vec<&Service> {
-        names.iter().flat_map(|n| self.members(n)).collect()
+        names.iter().flat_map(|n| self.plan.meant(n)).collect()
     }
 
     async fn perform(&self, step: &Step) -> Result<()> {
@@ -105,6 +109,11 @@ impl Breakable<'_> {
             Step::Kill(names) => {
                 for service in self.all(names) {
                     self.engine.kill(&service.container).await?;
+                }
+            }
+            Step::Crash(names) => {
+                for service in self.all(names) {
+                    self.crash(service).await?;
                 }
             }
             Step::Pause(names) => {
@@ -129,7 +138,7 @@ impl Breakable<'_> {
                     self.within_network(service, &script).await?;
                 }
             }
-            Step::Produce(records) => self.produce(*records).await?,
+            Step::Produce { scenario, records } => self.produce(scenario, *records).await?,
         }
         Ok(())
     }
@@ -149,7 +158,7 @@ impl Breakable<'_> {
         }
         for (_, service) in &steps {
             if failed.is_empty() {
-                self.engine.until_ready(self.topology, service).await?;
+                self.engine.until_ready(self.plan, service).await?;
             }
         }
         if !failed.is_empty() {
@@ -165,7 +174,7 @@ impl Breakable<'_> {
             format!(
                 "its container is not there; ./lab restart {}{}, then undo again",
                 service.name,
-                self.topology.instance.option()
+                self.plan.instance.option()
             )
         })?;
         let state = found.state.unwrap_or_default();
@@ -183,9 +192,29 @@ impl Breakable<'_> {
         }
     }
 
+    /// Ends all processes of a service but the first, which ends with them; waits until the engine has seen it.
+    async fn crash(&self, service: &Service) -> Result<()> {
+        let container = &service.container;
+        let started = async || {
+            let found =
+                self.engine.docker.inspect_container(container, None::<InspectContainerOptions>).await?;
+            anyhow::Ok(found.state.unwrap_or_default().started_at)
+        };
+        let before = started().await?;
+        // Its own end may come before its answer.
+        let _ = self.engine.exec(container, &["sh", "-c", "kill -9 -1"]).await;
+        let every = Duration::from_millis(100);
+        eventually(&format!("the end of {}", service.name), Duration::from_secs(10), every, || async {
+            let now = started().await?;
+            Ok(if now == before { Answer::NotYet("it still runs".to_owned()) } else { Answer::Is(()) })
+        })
+        .await?;
+        Ok(())
+    }
+
     /// The two halves of the instance's network: more specific than the route to the whole of it.
     async fn halves(&self) -> Result<Vec<String>> {
-        let network = &self.topology.network;
+        let network = &self.plan.network;
         let found = self.engine.docker.inspect_network(network, None::<InspectNetworkOptions>).await?;
         let ranges = found.ipam.and_then(|i| i.config).unwrap_or_default();
         let range =
@@ -193,20 +222,12 @@ impl Breakable<'_> {
         halves_of(&range).with_context(|| format!("{network}'s range {range} cannot be halved"))
     }
 
-    /// The present addresses of services in the instance's network.
+    /// Routes to the present addresses of services in the instance's network.
     async fn addresses(&self, names: &[String]) -> Result<Vec<String>> {
         let mut found = Vec::new();
         for service in self.all(names) {
-            let inspected = self
-                .engine
-                .docker
-                .inspect_container(&service.container, None::<InspectContainerOptions>)
-                .await?;
-            let networks = inspected.network_settings.and_then(|n| n.networks).unwrap_or_default();
-            let address = networks.get(&self.topology.network).and_then(|n| n.ip_address.clone());
-            let address = address.filter(|a| !a.is_empty());
-            found
-                .push(format!("{}/32", address.with_context(|| format!("{} has no address", service.name))?));
+            let address = self.engine.address(&service.container, &self.plan.network).await?;
+            found.push(format!("{address}/32"));
         }
         Ok(found)
     }
@@ -245,28 +266,28 @@ impl Breakable<'_> {
 
     /// A container of the own image that this very lab was started from: the program may have been built anew since.
     async fn own_container(&self) -> Result<ContainerCreateBody> {
-        let own = self.topology.services.iter().filter(|s| s.image == OWN_IMAGE);
+        let own = self.plan.services.iter().filter(|s| s.image == OWN_IMAGE);
         let mut image = None;
         for service in own {
             let found =
                 self.engine.docker.inspect_container(&service.container, None::<InspectContainerOptions>);
-            // Set-up containers are easily tidied away.
+            // Set-up containers have ended: `docker container prune` may have removed them.
             if let Ok(found) = found.await {
                 image = found.image;
                 break;
             }
         }
         let image = Some(image.context("the lab has no container of the own image")?);
-        let labels = [(INSTANCE_LABEL.to_owned(), self.topology.instance.name().to_owned())];
+        let labels = [(INSTANCE_LABEL.to_owned(), self.plan.instance.name().to_owned())];
         Ok(ContainerCreateBody { image, labels: Some(labels.into()), ..Default::default() })
     }
 
     fn step_prefix(&self) -> String {
-        self.topology.instance.container("fault-step-")
+        self.plan.instance.container("fault-step-")
     }
 
     fn marker(&self, fault: &str) -> String {
-        self.topology.instance.container(&format!("fault-{fault}"))
+        self.plan.instance.container(&format!("fault-{fault}"))
     }
 
     async fn mark(&self, fault: &str) -> Result<String> {
@@ -283,23 +304,18 @@ impl Breakable<'_> {
         Ok(self.engine.docker.remove_container(container, Some(options)).await?)
     }
 
-    async fn produce(&self, records: u64) -> Result<()> {
-        let endpoints = Endpoints::of(self.topology);
+    async fn produce(&self, scenario: &str, records: u64) -> Result<()> {
+        let scenario = Scenario::named(scenario).with_context(|| format!("no producer of {scenario}"))?;
         let order = Order {
-            bootstrap: endpoints.bootstrap(),
-            registry_url: String::new(),
-            profile: Profile::Python,
-            format: Format::Json,
-            acks: Acks::Leader,
+            bootstrap: Endpoints::of(self.plan).bootstrap(),
             threads: 4,
-            rate: None,
             count: Some(records),
             seed: rand::random(),
-            run: None,
+            ..Order::default()
         };
-        let ledger = produce(&order, Default::default(), watch::channel(false).1).await?;
-        if ledger.acknowledged < records {
-            bail!("of {records} records {} were acknowledged: {:?}", ledger.acknowledged, ledger.failed);
+        let written = scenario.write(&order).await?;
+        if written.acknowledged < records {
+            bail!("of {records} records {} were acknowledged: {:?}", written.acknowledged, written.failed);
         }
         Ok(())
     }

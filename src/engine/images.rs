@@ -1,5 +1,4 @@
-//! From an image's name in `lab.toml` to the id of an image on the engine, for either source. After this no code
-//! knows the source.
+//! From an image's name in `lab.toml` to the id of an image on the engine, for either source.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -14,11 +13,11 @@ use super::recipe::recipe_images;
 use super::{Engine, RECIPE_LABEL};
 use crate::lock::{Lock, LockEntry, Platform};
 use crate::project::{Project, lock_entries};
-use crate::topology::Topology;
+use crate::topology::{Plan, Source};
 
-/// Where images come from.
+/// Where somebody wants images from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Source {
+pub enum SourceChoice {
     /// Built on this machine from package registries.
     Local,
     /// Public images, by digest.
@@ -27,7 +26,7 @@ pub enum Source {
     Auto,
 }
 
-/// The images and add-ons of a topology, as ids on the engine.
+/// The images and add-ons of a plan, as ids on the engine.
 #[derive(Debug, Clone)]
 pub struct Resolved {
     /// `sha256:…` by image name.
@@ -64,45 +63,47 @@ impl Engine {
         }
     }
 
-    /// Recipes whose images a topology needs from the local source.
-    pub fn recipes_of(project: &Project, topology: &Topology, source: Source) -> BTreeSet<String> {
-        let images = topology.services.iter().filter_map(|s| project.file.images.get(&s.image));
+    /// Recipes whose images a plan needs from the local source.
+    pub fn recipes_of(project: &Project, plan: &Plan, source: Source) -> BTreeSet<String> {
+        let images = plan.services.iter().filter_map(|s| project.file.images.get(&s.image));
         let local = images.filter(|i| source == Source::Local || i.upstream.is_none());
         let of_images = local.filter_map(|i| i.recipe.as_ref());
-        let addons = topology.services.iter().flat_map(|s| &s.addons);
-        let of_addons = addons.filter_map(|a| project.file.addons.get(a)?.recipe.as_ref());
+        let addons = plan.services.iter().flat_map(|s| &s.addons);
+        let of_addons = addons.filter_map(|a| project.file.addons.get(&a.name)?.recipe.as_ref());
         of_images.chain(of_addons).map(|r| r.get_ref().clone()).collect()
     }
 
-    /// Decides `auto`: upstream if the registry answers for one of the images.
+    /// Decides `auto`: upstream if the image registry gives one of the images.
     ///
     /// # Errors
     /// The lock file is missing or malformed.
-    pub async fn decide(&self, project: &Project, topology: &Topology, source: Source) -> Result<Source> {
-        if source != Source::Auto {
-            return Ok(source);
+    pub async fn decide(&self, project: &Project, plan: &Plan, choice: SourceChoice) -> Result<Source> {
+        match choice {
+            SourceChoice::Local => return Ok(Source::Local),
+            SourceChoice::Upstream => return Ok(Source::Upstream),
+            SourceChoice::Auto => {}
         }
         let lock = lock_entries(&project.root)?;
         let references =
-            topology.services.iter().filter_map(|s| project.file.images.get(&s.image)?.upstream.as_ref());
+            plan.services.iter().filter_map(|s| project.file.images.get(&s.image)?.upstream.as_ref());
         let Some(reference) = references.into_iter().next() else { return Ok(Source::Local) };
         let there = self.pull_pinned(reference, &lock).await.is_ok();
         Ok(if there { Source::Upstream } else { Source::Local })
     }
 
-    /// The ids of all images and add-ons of a topology. Upstream images are pulled by digest; local ones must have
+    /// The ids of all images and add-ons of a plan. Upstream images are pulled by digest; local ones must have
     /// been built.
     ///
     /// # Errors
     /// All images that are missing, by name, and what to run.
-    pub async fn resolve(&self, project: &Project, topology: &Topology, source: Source) -> Result<Resolved> {
+    pub async fn resolve(&self, project: &Project, plan: &Plan, source: Source) -> Result<Resolved> {
         let recipes: HashMap<String, String> =
             recipe_images(project, &self.arch)?.into_iter().map(|i| (i.name, i.reference)).collect();
         let lock = lock_entries(&project.root)?;
         let mut resolved =
             Resolved { images: BTreeMap::new(), addons: BTreeMap::new(), taken: BTreeMap::new() };
         let mut missing = Vec::new();
-        for name in topology.services.iter().map(|s| &s.image).collect::<BTreeSet<_>>() {
+        for name in plan.services.iter().map(|s| &s.image).collect::<BTreeSet<_>>() {
             let image = &project.file.images[name];
             let upstream = image.upstream.as_ref().filter(|_| source == Source::Upstream);
             let reference = match (upstream, &image.recipe) {
@@ -121,7 +122,7 @@ impl Engine {
                 None => missing.push(name.clone()),
             }
         }
-        for name in topology.services.iter().flat_map(|s| &s.addons).collect::<BTreeSet<_>>() {
+        for name in plan.services.iter().flat_map(|s| &s.addons).map(|a| &a.name).collect::<BTreeSet<_>>() {
             if let Some(recipe) = &project.file.addons[name].recipe {
                 let reference = &recipes[recipe.get_ref()];
                 match self.image_id(reference).await? {

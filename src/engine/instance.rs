@@ -1,24 +1,27 @@
 //! What is there of an instance, found by its label alone, and its removal.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use testcontainers::bollard::errors::Error as BollardError;
 use testcontainers::bollard::models::{NetworkCreateRequest, VolumeCreateRequest};
 use testcontainers::bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+    InspectNetworkOptions, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
+    ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
 };
 
 use super::{
-    DEFINITION_LABEL, Engine, FAULT_LABEL, INSTANCE_LABEL, LAB_LABEL, OFFSET_LABEL, SERVICE_LABEL,
-    SOURCE_LABEL, STOPS_LAST_LABEL,
+    DEFINITION_LABEL, Engine, FAULT_LABEL, GRACE_LABEL, INSTANCE_LABEL, LAB_LABEL, OFFSET_LABEL,
+    SERVICE_LABEL, SOURCE_LABEL, STOPS_LAST_LABEL,
 };
+use crate::probes::{Answer, eventually};
 use crate::project::Project;
-use crate::topology::Topology;
+use crate::topology::{Plan, Source};
 
-/// Seconds that a service gets between SIGTERM and SIGKILL when its instance goes.
-const GRACE_SECONDS: i32 = 2;
+/// How long a removed container may take to leave its network.
+const LEAVES_WITHIN: Duration = Duration::from_secs(30);
+const LEAVES_EVERY: Duration = Duration::from_millis(100);
 
 /// What is there of an instance.
 #[derive(Debug, Clone, Default)]
@@ -34,7 +37,7 @@ pub struct InstanceState {
     /// The definition that it was started from.
     pub definition: Option<String>,
     /// Image source that the network was made with.
-    pub source: Option<String>,
+    pub source: Option<Source>,
     /// Volumes.
     pub volumes: Vec<String>,
     /// Faults that are in force, by name.
@@ -59,6 +62,9 @@ pub struct ContainerState {
     /// It is stopped after the others.
     #[serde(skip)]
     pub stops_last: bool,
+    /// Seconds between SIGTERM and SIGKILL.
+    #[serde(skip)]
+    pub grace: i32,
     /// Named volumes: name, path inside.
     #[serde(skip)]
     pub volumes: Vec<(String, String)>,
@@ -100,14 +106,14 @@ impl InstanceState {
         self.containers.iter().find(|c| c.service == service)
     }
 
-    /// Services of `topology` that are not there or have died.
-    pub fn dead<'t>(&self, topology: &'t Topology) -> Vec<(&'t str, String)> {
+    /// Services of `plan` that are not there or have died.
+    pub fn dead<'t>(&self, plan: &'t Plan) -> Vec<(&'t str, String)> {
         let state = |name: &str| match self.of(name) {
             None => Some("not there".to_owned()),
             Some(c) if c.running() || c.completed() => None,
             Some(c) => Some(c.status.to_lowercase()),
         };
-        topology.services.iter().filter_map(|s| Some((s.name.as_str(), state(&s.name)?))).collect()
+        plan.services.iter().filter_map(|s| Some((s.name.as_str(), state(&s.name)?))).collect()
     }
 }
 
@@ -145,6 +151,7 @@ impl Engine {
                 ports,
                 exposed,
                 stops_last: labels.contains_key(STOPS_LAST_LABEL),
+                grace: labels.get(GRACE_LABEL).and_then(|g| g.parse().ok()).unwrap_or_default(),
                 volumes: found
                     .mounts
                     .unwrap_or_default()
@@ -161,7 +168,7 @@ impl Engine {
             state.definition = labels.get(DEFINITION_LABEL).cloned();
             state.lab = labels.get(LAB_LABEL).cloned();
             state.offset = labels.get(OFFSET_LABEL).and_then(|o| o.parse().ok()).unwrap_or_default();
-            state.source = labels.get(SOURCE_LABEL).cloned();
+            state.source = labels.get(SOURCE_LABEL).and_then(|name| Source::named(name));
         }
         let options = ListVolumesOptionsBuilder::new().filters(&label).build();
         let volumes = self.docker.list_volumes(Some(options)).await?.volumes.unwrap_or_default();
@@ -203,13 +210,8 @@ impl Engine {
     ///
     /// # Errors
     /// A network of that name is there that is not the lab's: names decide where a container goes.
-    pub(super) async fn create_network(
-        &self,
-        project: &Project,
-        topology: &Topology,
-        source: &str,
-    ) -> Result<()> {
-        let name = &topology.network;
+    pub(super) async fn create_network(&self, project: &Project, plan: &Plan, source: Source) -> Result<()> {
+        let name = &plan.network;
         let named = HashMap::from([("name", vec![name.clone()])]);
         let options = ListNetworksOptionsBuilder::new().filters(&named).build();
         if self.docker.list_networks(Some(options)).await?.iter().any(|n| n.name.as_ref() == Some(name)) {
@@ -218,28 +220,25 @@ impl Engine {
             );
         }
         let labels = HashMap::from([
-            (INSTANCE_LABEL.to_owned(), topology.instance.name().to_owned()),
-            (LAB_LABEL.to_owned(), topology.lab.clone()),
-            (OFFSET_LABEL.to_owned(), topology.instance.offset().to_string()),
-            (SOURCE_LABEL.to_owned(), source.to_owned()),
+            (INSTANCE_LABEL.to_owned(), plan.instance.name().to_owned()),
+            (LAB_LABEL.to_owned(), plan.lab.clone()),
+            (OFFSET_LABEL.to_owned(), plan.instance.offset().to_string()),
+            (SOURCE_LABEL.to_owned(), source.name().to_owned()),
             (DEFINITION_LABEL.to_owned(), project.path.display().to_string()),
         ]);
-        let request = NetworkCreateRequest {
-            name: topology.network.clone(),
-            labels: Some(labels),
-            ..Default::default()
-        };
+        let request =
+            NetworkCreateRequest { name: plan.network.clone(), labels: Some(labels), ..Default::default() };
         self.docker
             .create_network(request)
             .await
-            .with_context(|| format!("network {} cannot be made", topology.network))?;
+            .with_context(|| format!("network {} cannot be made", plan.network))?;
         Ok(())
     }
 
-    /// Makes the volumes of a topology that are not there; gives the names of those it made.
-    pub(super) async fn create_volumes(&self, topology: &Topology) -> Result<Vec<String>> {
-        let there = self.instance(topology.instance.name()).await?.volumes;
-        let wanted = topology.services.iter().flat_map(|s| &s.volumes).map(|v| v.name.clone());
+    /// Makes the volumes of a plan that are not there; gives the names of those it made.
+    pub(super) async fn create_volumes(&self, plan: &Plan) -> Result<Vec<String>> {
+        let there = self.instance(plan.instance.name()).await?.volumes;
+        let wanted = plan.services.iter().flat_map(|s| &s.volumes).map(|v| v.name.clone());
         let missing: BTreeSet<String> = wanted.filter(|name| !there.contains(name)).collect();
         // All are looked at before the first is made: what fails here leaves nothing.
         for name in &missing {
@@ -251,7 +250,7 @@ impl Engine {
         }
         let mut made = Vec::new();
         for name in missing {
-            let labels = HashMap::from([(INSTANCE_LABEL.to_owned(), topology.instance.name().to_owned())]);
+            let labels = HashMap::from([(INSTANCE_LABEL.to_owned(), plan.instance.name().to_owned())]);
             let request =
                 VolumeCreateRequest { name: Some(name.clone()), labels: Some(labels), ..Default::default() };
             self.docker
@@ -276,7 +275,7 @@ impl Engine {
             removed.containers += gone.len();
         }
         for network in &state.networks {
-            gone_is_fine(self.docker.remove_network(network).await)?;
+            self.remove_network(network).await?;
             removed.networks += 1;
         }
         if volumes {
@@ -286,12 +285,36 @@ impl Engine {
         Ok(removed)
     }
 
+    /// Removes a network once nothing is on it any more. It is not tried before: an engine that is asked while a container leaves
+    /// may count that container for ever (seen with Docker 20.10).
+    async fn remove_network(&self, network: &str) -> Result<()> {
+        let question = format!("removal of network {network}");
+        eventually(&question, LEAVES_WITHIN, LEAVES_EVERY, || async {
+            let on_it = match self.docker.inspect_network(network, None::<InspectNetworkOptions>).await {
+                Ok(found) => found.containers.unwrap_or_default().len(),
+                Err(error) => return Ok(gone_is_fine(Err(error)).map_or_else(Answer::Never, Answer::Is)),
+            };
+            if on_it > 0 {
+                return Ok(Answer::NotYet(format!("{on_it} containers are on it")));
+            }
+            Ok(match self.docker.remove_network(network).await {
+                Err(BollardError::DockerResponseServerError { status_code: 403, message }) => {
+                    Answer::NotYet(message)
+                }
+                other => gone_is_fine(other).map_or_else(Answer::Never, Answer::Is),
+            })
+        })
+        .await
+        .context(
+            "the engine still counts somebody on it who is gone: ./lab engine stop && ./lab engine start",
+        )
+    }
+
     /// Stops and removes one container, and the nameless volumes that its image declares.
     pub(super) async fn remove_container(&self, container: &ContainerState) -> Result<()> {
         if container.running() {
             // One that ended in between is as good as stopped.
-            let grace = if container.stops_last { 1 } else { GRACE_SECONDS };
-            let _ = self.stop(&container.container, grace).await;
+            let _ = self.stop(&container.container, container.grace).await;
         }
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         gone_is_fine(self.docker.remove_container(&container.container, Some(options)).await)

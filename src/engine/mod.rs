@@ -4,31 +4,41 @@
 
 mod build;
 mod compose;
+mod container;
 mod docker;
-mod exec;
 mod faults;
+mod host;
 mod images;
 mod instance;
+mod lab;
 mod lock;
+mod logs;
 mod ports;
 mod ready;
 mod recipe;
+mod request;
+mod session;
 mod start;
 mod transfer;
-mod up;
+mod usage;
 
+pub use crate::probes::Usage;
 pub use build::{BuildEvent, build_images};
 pub use compose::Compose;
+pub use container::ExecOutput;
 pub use docker::{Engine, EngineError};
-pub use exec::{ExecOutput, Usage};
 pub use faults::Breakable;
-pub use images::{BuiltImage, Resolved, Source};
+pub use host::{ContextEngine, engine_of_context};
+pub use images::{BuiltImage, Resolved, SourceChoice};
 pub use instance::{ContainerState, InstanceState, Removed};
+pub use lab::{Lab, LabBuilder};
 pub use lock::{InstanceLock, cache_dir, state_dir};
 pub use ports::{TakenPort, free_offset, taken_ports};
 pub use recipe::{RecipeImage, recipe_images};
+pub use request::closed_files;
+pub use session::{Event, Prepared, Session, default_offset, prepare, same_definition, start};
+pub use start::{ReadyTimes, StartEvent, Started};
 pub use transfer::{ArchiveReader, ArchiveWriter};
-pub use up::{StartEvent, StartFailure, Started, UpOptions};
 
 /// Names the instance on every container, network and volume.
 pub const INSTANCE_LABEL: &str = "streamlab.instance";
@@ -38,6 +48,8 @@ pub const SERVICE_LABEL: &str = "streamlab.service";
 pub const FAULT_LABEL: &str = "streamlab.fault";
 /// On containers that are stopped after the others.
 pub const STOPS_LAST_LABEL: &str = "streamlab.stops-last";
+/// Seconds between SIGTERM and SIGKILL, on every container of a service.
+pub const GRACE_LABEL: &str = "streamlab.grace";
 /// Names the lab on the network.
 pub const LAB_LABEL: &str = "streamlab.lab";
 /// Path of the definition, on the network.

@@ -34,7 +34,7 @@ pub fn recipe_images(project: &Project, arch: &str) -> Result<Vec<RecipeImage>> 
         let ready = |name: &&&String| {
             project.file.recipes[**name].from.iter().all(|f| hashes.contains_key(f.get_ref().as_str()))
         };
-        // The topology has no circles, so one is always ready.
+        // The definition was checked for circles, so one is always ready.
         let name = *open.iter().find(ready).context("recipes stand on each other in a circle")?;
         open.retain(|n| *n != name);
         let recipe = &project.file.recipes[name];
@@ -45,7 +45,7 @@ pub fn recipe_images(project: &Project, arch: &str) -> Result<Vec<RecipeImage>> 
             sum.update(&hashes[from.get_ref().as_str()]);
         }
         for (path, file) in context_files(project, recipe, &dir)? {
-            // A training run only decides which classes start fast: an edited job is no other image.
+            // A training run only decides which classes start fast: an edited job needs no new image.
             if recipe.trains_on.iter().any(|folder| path.starts_with(&format!("{folder}/"))) {
                 continue;
             }
@@ -94,7 +94,7 @@ fn context_files(project: &Project, recipe: &Recipe, dir: &Path) -> Result<BTree
         for name in ["Cargo.toml", "Cargo.lock"] {
             files.insert(format!("source/{name}"), project.root.join(name));
         }
-        for folder in ["src", "tests"] {
+        for folder in ["examples", "src", "tests"] {
             walk(&project.root.join(folder), &format!("source/{folder}"), &mut files)?;
         }
     }
@@ -179,7 +179,7 @@ fn host_settings() -> Vec<(String, Vec<u8>)> {
     settings
 }
 
-/// The user's proxies and mirrors, as build arguments. Docker keeps the proxies out of the image by itself.
+/// The user's proxies, as build arguments of every image. Docker keeps them out of the image by itself.
 pub(super) fn host_arguments() -> BTreeMap<String, String> {
     let names = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"];
     names.iter().filter_map(|n| Some(((*n).to_owned(), std::env::var(n).ok()?))).collect()
@@ -196,9 +196,8 @@ mod tests {
     use crate::topology::LabFile;
 
     const RECIPES: &str = r#"
-        network = "n"
         default_lab = "l"
-        labs.l = { about = "", services = [] }
+        labs.l = { about = "", network = "n", services = [] }
         services = {}
         images = {}
         [recipes]
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edited_job_is_no_other_image() {
+    fn an_edited_job_needs_no_new_image() {
         assert!(Checkout::new("job").changed_by("jobs/job.py").is_empty());
     }
 }

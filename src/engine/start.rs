@@ -1,172 +1,256 @@
-//! The one file that starts containers: each service of the topology is a testcontainers `Image`, for `lab up` and
-//! for the tests alike.
+//! Starting an instance: everything at once, each service as soon as those it waits for are ready; and undoing it. One service
+//! of a running instance is started anew here too.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
-use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
-use testcontainers::bollard::models::{HostConfigLogConfig, PortBinding};
-use testcontainers::core::{AccessMode, ContainerPort, Mount, WaitFor};
-use testcontainers::runners::AsyncRunner;
-use testcontainers::{ContainerAsync, Image, ImageExt};
+use anyhow::{Context, Result, bail};
+use testcontainers::ContainerAsync;
+use testcontainers::bollard::models::{ContainerCreateBody, HostConfig, Mount, MountTypeEnum};
+use testcontainers::bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptionsBuilder};
+use tokio::sync::{RwLock, mpsc::UnboundedSender, watch};
 
-use super::{Engine, INSTANCE_LABEL, Resolved, SERVICE_LABEL, STOPS_LAST_LABEL};
+use super::ports::wanted_ports;
+use super::request::{ServiceImage, addon_volume, files_are_open, mounts};
+use super::session::{Event, Prepared};
+use super::{Engine, Resolved};
 use crate::project::Project;
-use crate::topology::{ENGINE_SOCKET, Service, Topology};
+use crate::signals::Interrupted;
+use crate::topology::{Plan, Service};
 
-/// A service of the topology, as testcontainers wants it. Ready conditions are not its business: see `ready`.
+/// What happens while an instance starts.
 #[derive(Debug, Clone)]
-pub(super) struct ServiceImage {
-    id: String,
-    environment: HashMap<String, String>,
-    command: Vec<String>,
-    mounts: Vec<Mount>,
-    inside: Vec<ContainerPort>,
+pub enum StartEvent {
+    /// Waits for services.
+    Waiting(String, Vec<String>),
+    /// Its container was started.
+    Starting(String),
+    /// It is ready, so many seconds after the lab's start began.
+    Ready(String, Duration),
 }
 
-impl Image for ServiceImage {
-    // The reference is `name:tag`; an image id is `sha256:hex`, which nothing can be pulled for behind our back.
-    fn name(&self) -> &str {
-        self.id.split(':').next().unwrap_or_default()
-    }
-    fn tag(&self) -> &str {
-        self.id.split(':').nth(1).unwrap_or_default()
-    }
-    fn ready_conditions(&self) -> Vec<WaitFor> {
-        Vec::new()
-    }
-    fn env_vars(&self) -> impl IntoIterator<Item = (impl Into<Cow<'_, str>>, impl Into<Cow<'_, str>>)> {
-        &self.environment
-    }
-    fn cmd(&self) -> impl IntoIterator<Item = impl Into<Cow<'_, str>>> {
-        &self.command
-    }
-    fn mounts(&self) -> impl IntoIterator<Item = &Mount> {
-        &self.mounts
-    }
-    fn expose_ports(&self) -> &[ContainerPort] {
-        &self.inside
+/// Seconds to ready, by service.
+pub type ReadyTimes = Vec<(String, Duration)>;
+
+/// A started instance. Dropping it removes its containers; [`Started::give_away`] leaves them.
+#[derive(Debug)]
+pub struct Started {
+    handles: Vec<ContainerAsync<ServiceImage>>,
+    ready: ReadyTimes,
+}
+
+impl Started {
+    /// Leaves the containers running when this process ends.
+    pub fn give_away(self) -> ReadyTimes {
+        for handle in self.handles {
+            // testcontainers removes a container when its handle is dropped, and has no other way to let one go.
+            std::mem::forget(handle);
+        }
+        self.ready
     }
 }
 
 impl Engine {
-    /// Starts the container of one service. Dropping the handle removes the container.
-    pub(super) async fn start_service(
+    /// Starts every service of a plan and waits until all are ready. What fails or is cancelled (by `cancel`
+    /// turning true) is undone before this returns; volumes that were there before stay.
+    ///
+    /// # Errors
+    /// A port that is taken (and by whom), or the first service that fails, with its last lines.
+    pub(super) async fn start_instance(
         &self,
         project: &Project,
-        topology: &Topology,
-        service: &Service,
-        resolved: &Resolved,
-    ) -> Result<ContainerAsync<ServiceImage>> {
-        let image = ServiceImage {
-            id: resolved.images[&service.image].clone(),
-            environment: topology.environment(service).into_iter().collect(),
-            command: service.command.clone(),
-            mounts: mounts(project, service, resolved)?,
-            inside: service.ports.iter().map(|p| ContainerPort::Tcp(p.container)).collect(),
+        prepared: &Prepared,
+        events: &UnboundedSender<Event>,
+        mut cancel: watch::Receiver<bool>,
+    ) -> Result<Started> {
+        let plan = &prepared.plan;
+        // Creation is never cut off half-way: an aborted call may still leave a container behind.
+        let gate = Arc::new(RwLock::new(()));
+        let made_volumes = self.create_volumes(plan).await?;
+        let result = {
+            let work = self.start_all(project, prepared, events, Arc::clone(&gate));
+            tokio::select! {
+                result = work => result,
+                _ = cancel.wait_for(|cancelled| *cancelled) => {
+                    Err(Interrupted("the start was undone; nothing of it is left".to_owned()).into())
+                }
+            }
         };
-        let bindings: HashMap<_, _> = service
-            .ports
-            .iter()
-            .filter_map(|port| {
-                let binding = PortBinding {
-                    host_ip: Some("127.0.0.1".to_owned()),
-                    host_port: Some(port.host?.to_string()),
-                };
-                Some((format!("{}/tcp", port.container), Some(vec![binding])))
-            })
-            .collect();
-        let memory = i64::try_from(service.memory)?;
-        let mut request = image
-            .with_container_name(&service.container)
-            .with_network(&topology.network)
-            .with_labels([(INSTANCE_LABEL, topology.instance.name()), (SERVICE_LABEL, &service.name)])
-            .with_startup_timeout(std::time::Duration::from_secs(120))
-            .with_host_config_modifier(move |host| {
-                // Runs last: testcontainers by itself publishes on every address.
-                host.publish_all_ports = Some(false);
-                host.port_bindings = Some(bindings.clone());
-                host.memory = Some(memory);
-                host.memory_swap = Some(memory);
-                host.log_config = Some(HostConfigLogConfig {
-                    typ: Some("json-file".to_owned()),
-                    config: Some(HashMap::from([
-                        ("max-size".to_owned(), "20m".to_owned()),
-                        ("max-file".to_owned(), "2".to_owned()),
-                    ])),
-                });
-            });
-        if service.stops_last {
-            request = request.with_label(STOPS_LAST_LABEL, "true");
-        }
-        if let Some(dir) = &service.working_dir {
-            request = request.with_working_dir(dir);
-        }
-        request.start().await.map_err(|e| start_failure(service, &e))
-    }
-}
-
-pub(super) fn mounts(project: &Project, service: &Service, resolved: &Resolved) -> Result<Vec<Mount>> {
-    let mut mounts: Vec<Mount> =
-        service.volumes.iter().map(|v| Mount::volume_mount(&v.name, &v.path)).collect();
-    if service.engine_socket {
-        mounts.push(Mount::bind_mount(engine_socket(), ENGINE_SOCKET));
-    }
-    for file in &service.files {
-        mounts.push(read_only(&project.root.join(&file.source), &file.path)?);
-    }
-    for name in &service.addons {
-        let addon = &project.file.addons[name];
-        if let Some(reference) = resolved.addons.get(name) {
-            let volume = addon_volume(name, reference);
-            mounts.push(Mount::volume_mount(volume, &addon.mount).with_access_mode(AccessMode::ReadOnly));
-        } else if let Some(folder) = &addon.files {
-            let folder = project.root.join(folder);
-            let entries = std::fs::read_dir(&folder).with_context(|| format!("{}", folder.display()))?;
-            for entry in entries {
-                let entry = entry?;
-                let name = entry.file_name().to_string_lossy().into_owned();
-                mounts.push(read_only(&entry.path(), &format!("{}/{name}", addon.mount))?);
+        match result {
+            Ok((handles, ready)) => Ok(Started { handles, ready }),
+            Err(error) => {
+                let _closed = gate.write().await;
+                let undone = self.remove_instance(plan.instance.name(), false).await;
+                let volumes = self.remove_volumes(&made_volumes).await;
+                match undone.and(volumes) {
+                    Ok(_) => Err(error),
+                    Err(left) => {
+                        bail!("{error:#}\n  It could not be undone wholly ({left:#}): run ./lab down.")
+                    }
+                }
             }
         }
     }
-    Ok(mounts)
-}
 
-/// Where the engine's own machine has its socket: elsewhere only for an engine without root on this one.
-fn engine_socket() -> String {
-    let host = std::env::var("DOCKER_HOST").unwrap_or_default();
-    host.strip_prefix("unix://").filter(|_| cfg!(target_os = "linux")).unwrap_or(ENGINE_SOCKET).to_owned()
-}
-
-fn read_only(source: &Path, target: &str) -> Result<Mount> {
-    let source = source.canonicalize().with_context(|| format!("{} cannot be mounted", source.display()))?;
-    let source = source.to_str().context("a mounted path must be UTF-8")?;
-    Ok(Mount::bind_mount(source, target).with_access_mode(AccessMode::ReadOnly))
-}
-
-/// The volume that holds an add-on: its name carries the hash, so a changed add-on is another volume.
-pub(super) fn addon_volume(name: &str, reference: &str) -> String {
-    let hash = reference.rsplit(':').next().unwrap_or_default();
-    format!("streamlab-addon-{name}-{hash}")
-}
-
-fn start_failure(service: &Service, error: &testcontainers::TestcontainersError) -> anyhow::Error {
-    use std::error::Error as _;
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = inner.to_string();
-        cause = inner.source();
+    async fn start_all(
+        &self,
+        project: &Project,
+        prepared: &Prepared,
+        events: &UnboundedSender<Event>,
+        gate: Arc<RwLock<()>>,
+    ) -> Result<(Vec<ContainerAsync<ServiceImage>>, ReadyTimes)> {
+        let start = Instant::now();
+        let plan = &prepared.plan;
+        let waits = |text| {
+            let _ = events.send(Event::Note(text));
+        };
+        let _until_published = self.hold_ports(&wanted_ports(plan), waits).await?;
+        self.create_network(project, plan, prepared.source).await?;
+        self.fill_addons(plan, &prepared.resolved).await?;
+        let say = |event| {
+            let _ = events.send(Event::Start(event));
+        };
+        let ready: HashMap<&str, watch::Sender<bool>> =
+            plan.services.iter().map(|s| (s.name.as_str(), watch::channel(false).0)).collect();
+        let services = plan.services.iter().map(|service| {
+            let (ready, gate) = (&ready, Arc::clone(&gate));
+            async move {
+                let waits: Vec<String> = service.waits_for.iter().map(|w| w.service.clone()).collect();
+                if !waits.is_empty() {
+                    say(StartEvent::Waiting(service.name.clone(), waits.clone()));
+                }
+                for other in &waits {
+                    if let Some(sender) = ready.get(other.as_str()) {
+                        sender.subscribe().wait_for(|is| *is).await?;
+                    }
+                }
+                let handle = self.create(project, prepared, service, gate).await?;
+                say(StartEvent::Starting(service.name.clone()));
+                self.until_ready(plan, service).await?;
+                let took = start.elapsed();
+                say(StartEvent::Ready(service.name.clone(), took));
+                ready[service.name.as_str()].send_replace(true);
+                Ok::<_, anyhow::Error>((handle, (service.name.clone(), took)))
+            }
+        });
+        Ok(futures::future::try_join_all(services).await?.into_iter().unzip())
     }
-    let hint = if text.contains("is already in use by container") {
-        format!(
-            "\n  It is not this lab's: docker rm -f {}, or start as another --instance.",
-            service.container
-        )
-    } else {
-        String::new()
-    };
-    anyhow!("{} could not be started: {text}{hint}", service.name)
+
+    /// Creates and starts a container in a task of its own, which a cancelled start waits for.
+    async fn create(
+        &self,
+        project: &Project,
+        prepared: &Prepared,
+        service: &Service,
+        gate: Arc<RwLock<()>>,
+    ) -> Result<ContainerAsync<ServiceImage>> {
+        let (engine, root, plan) = (self.clone(), project.root.clone(), prepared.plan.clone());
+        let (service, resolved) = (service.clone(), prepared.resolved.clone());
+        let pass = gate.read_owned().await;
+        tokio::spawn(async move {
+            let started = engine.start_service(&root, &plan, &service, &resolved).await;
+            drop(pass);
+            started
+        })
+        .await?
+    }
+
+    /// Starts one service of a running instance anew, in a new container, and waits until it is ready. With `fresh`
+    /// its data goes first, and every service that shares that data is started anew as well. Gives their names.
+    ///
+    /// # Errors
+    /// One cannot be started, or does not become ready.
+    pub async fn replace(
+        &self,
+        project: &Project,
+        plan: &Plan,
+        service: &Service,
+        resolved: &Resolved,
+        fresh: bool,
+    ) -> Result<Vec<String>> {
+        let data: Vec<String> = service.volumes.iter().map(|v| v.name.clone()).collect();
+        let shares = |other: &&Service| {
+            other.name == service.name || (fresh && other.volumes.iter().any(|v| data.contains(&v.name)))
+        };
+        let affected: Vec<&Service> = plan.services.iter().filter(shares).collect();
+        let state = self.instance(plan.instance.name()).await?;
+        if state.networks.is_empty() {
+            bail!(
+                "the network of instance {} is gone: ./lab up starts it anew, its data stays",
+                plan.instance
+            );
+        }
+        // What cannot be mounted, or read, must be known before the old container is gone.
+        files_are_open(&project.root, plan)?;
+        for service in &affected {
+            mounts(&project.root, service, resolved)?;
+        }
+        for container in affected.iter().filter_map(|s| state.of(&s.name)) {
+            self.remove_container(container).await?;
+        }
+        let mut wanted = wanted_ports(plan);
+        wanted.retain(|(_, name)| affected.iter().any(|a| a.name == *name));
+        let _until_published = self.hold_ports(&wanted, |_| ()).await?;
+        if fresh {
+            self.remove_volumes(&data).await?;
+        }
+        self.create_volumes(plan).await?;
+        self.fill_addons(plan, resolved).await?;
+        // lab.toml's order is one in which each service comes after those it waits for.
+        for service in &affected {
+            let handle = self.start_service(&project.root, plan, service, resolved).await?;
+            std::mem::forget(handle);
+            self.until_ready(plan, service).await?;
+        }
+        Ok(affected.iter().map(|s| s.name.clone()).collect())
+    }
+
+    /// Waits until a running service is ready.
+    ///
+    /// # Errors
+    /// It ends or does not answer, with its last lines.
+    pub async fn until_ready(&self, plan: &Plan, service: &Service) -> Result<()> {
+        let Err(gave_up) = self.wait_ready(plan, service, None).await else { return Ok(()) };
+        let last_lines = self.last_lines(&service.container, 15).await;
+        let shown =
+            if last_lines.is_empty() { String::new() } else { format!("\n  its last lines:\n{last_lines}") };
+        bail!("{gave_up}{shown}")
+    }
+
+    /// Whether a service is ready now.
+    pub async fn is_ready(&self, plan: &Plan, service: &Service) -> bool {
+        self.wait_ready(plan, service, Some(Duration::from_secs(2))).await.is_ok()
+    }
+
+    /// An empty named volume is filled from the image of the first container that mounts it: that container is
+    /// made from the add-on's image, and never started.
+    async fn fill_addons(&self, plan: &Plan, resolved: &Resolved) -> Result<()> {
+        for (name, reference) in &resolved.addons {
+            let volume = addon_volume(name, reference);
+            if self.docker.inspect_volume(&volume).await.is_ok() {
+                continue;
+            }
+            let mount = Mount {
+                typ: Some(MountTypeEnum::VOLUME),
+                source: Some(volume.clone()),
+                target: Some(format!("/addons/{name}")),
+                ..Default::default()
+            };
+            let body = ContainerCreateBody {
+                image: Some(reference.clone()),
+                host_config: Some(HostConfig { mounts: Some(vec![mount]), ..Default::default() }),
+                labels: Some(HashMap::from([(
+                    super::INSTANCE_LABEL.to_owned(),
+                    plan.instance.name().to_owned(),
+                )])),
+                ..Default::default()
+            };
+            let made = self.docker.create_container(None::<CreateContainerOptions>, body).await;
+            let made = made.with_context(|| format!("add-on {name} ({reference}) cannot be unpacked"))?;
+            let options = RemoveContainerOptionsBuilder::new().force(true).build();
+            self.docker.remove_container(&made.id, Some(options)).await?;
+        }
+        Ok(())
+    }
 }

@@ -80,7 +80,7 @@ impl Engine {
         }
     }
 
-    /// Configuration digest or id, and the unpacked layers, of an image that is on the engine.
+    /// Digests of the unpacked layers of an image that is on the engine, lowest first.
     ///
     /// # Errors
     /// The engine does not answer.

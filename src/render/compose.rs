@@ -6,29 +6,9 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::Inputs;
-use super::nix::mounts;
-use crate::topology::{ENGINE_SOCKET, LabFile, Service, Topology};
+use crate::topology::{ENGINE_SOCKET, LabFile, Plan, Restart, Service, Source};
 
-const HEAD: &str = "# Rendered from lab.toml by `./lab render`; a test holds it against drift. How to use it: docs/compose.md\n";
-
-/// Where compose's images come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ComposeSource {
-    /// Built on this machine.
-    Local,
-    /// Public images, by digest.
-    Upstream,
-}
-
-impl ComposeSource {
-    /// What of a lab there are images for.
-    pub fn part_of(self, file: &LabFile, whole: &Topology) -> Topology {
-        match self {
-            Self::Local => whole.buildable(file),
-            Self::Upstream => whole.clone(),
-        }
-    }
-}
+const HEAD: &str = "# Rendered from lab.toml by `./lab render`; a test fails if it is out of date. How to use it: docs/compose.md\n";
 
 #[derive(Serialize)]
 struct File {
@@ -70,7 +50,17 @@ struct Container {
     mem_limit: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     memswap_limit: Option<String>,
-    stop_grace_period: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logging: Option<Logging>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restart: Option<String>,
+    stop_grace_period: String,
+}
+
+#[derive(Serialize)]
+struct Logging {
+    driver: &'static str,
+    options: BTreeMap<&'static str, String>,
 }
 
 #[derive(Serialize)]
@@ -81,8 +71,8 @@ struct Condition {
 #[derive(Serialize)]
 struct Healthcheck {
     test: Vec<String>,
-    interval: &'static str,
-    timeout: &'static str,
+    interval: String,
+    timeout: String,
     start_period: String,
     retries: u32,
 }
@@ -90,29 +80,24 @@ struct Healthcheck {
 /// The compose file of a lab as an instance runs it; paths in it are relative to `compose/`.
 ///
 /// # Errors
-/// None that is known: every field is text or a number.
-pub fn compose_file(
-    file: &LabFile,
-    inputs: &Inputs,
-    topology: &Topology,
-    source: ComposeSource,
-) -> Result<String> {
-    let topology = &source.part_of(file, topology);
+/// As [`LabFile::plan`].
+pub fn compose_file(file: &LabFile, inputs: &Inputs, plan: &Plan, source: Source) -> Result<String> {
+    let plan = &source.part_of(file, plan)?;
     let mut services = BTreeMap::new();
     let mut volumes = BTreeMap::new();
-    for service in &topology.services {
-        let container = container(file, inputs, topology, service, source);
+    for service in &plan.services {
+        let container = container(file, inputs, plan, service, source);
         let named = container.volumes.iter().filter(|v| !v.starts_with(['.', '/']));
         volumes.extend(named.filter_map(|v| Some((v.split(':').next()?.to_owned(), Nothing {}))));
-        for addon in recipe_addons(file, service) {
-            services.insert(filler(addon), addon_filler(file, topology, addon));
+        for addon in &service.addons {
+            services.insert(filler(&addon.name), addon_filler(file, plan, &addon.name));
         }
         services.insert(service.name.clone(), container);
     }
     let whole = File {
-        name: topology.instance.container(&format!("streamlab-{}", topology.lab)),
+        name: plan.instance.container(&format!("streamlab-{}", plan.lab)),
         services,
-        networks: BTreeMap::from([("default", Network { name: topology.network.clone() })]),
+        networks: BTreeMap::from([("default", Network { name: plan.network.clone() })]),
         volumes,
     };
     let yaml = serde_saphyr::to_string_with_options(
@@ -122,56 +107,41 @@ pub fn compose_file(
     Ok(format!("{HEAD}{yaml}"))
 }
 
-fn recipe_addons<'a>(file: &'a LabFile, service: &'a Service) -> impl Iterator<Item = &'a str> {
-    service.addons.iter().filter(|a| file.addons[*a].recipe.is_some()).map(String::as_str)
-}
-
 fn filler(addon: &str) -> String {
     format!("addon-{addon}")
 }
 
 /// An empty volume takes what the image has at its path: running `true` there is all it needs.
-fn addon_filler(file: &LabFile, topology: &Topology, addon: &str) -> Container {
+fn addon_filler(file: &LabFile, plan: &Plan, addon: &str) -> Container {
     let recipe = file.addons[addon].recipe.as_ref().map_or(addon, |r| r.get_ref());
     Container {
-        container_name: topology.instance.container(&filler(addon)),
+        container_name: plan.instance.container(&filler(addon)),
         image: local_image(recipe),
         pull_policy: Some("never"),
         volumes: vec![format!("{}:/addons/{addon}", filler(addon))],
-        stop_grace_period: "2s",
+        stop_grace_period: "2s".to_owned(),
         ..Container::default()
     }
 }
 
-fn container(
-    file: &LabFile,
-    inputs: &Inputs,
-    topology: &Topology,
-    service: &Service,
-    source: ComposeSource,
-) -> Container {
+fn container(file: &LabFile, inputs: &Inputs, plan: &Plan, service: &Service, source: Source) -> Container {
     let image = &file.images[&service.image];
-    let upstream = image.upstream.as_ref().filter(|_| source == ComposeSource::Upstream);
+    let upstream = image.upstream.as_ref().filter(|_| source == Source::Upstream);
     let pinned = upstream.and_then(|r| Some(format!("{r}@{}", inputs.digests.get(r)?)));
     let recipe = image.recipe.as_ref().map_or(&service.image, |r| r.get_ref());
     let local = pinned.is_none();
-    let completes = |name: &str| topology.service(name).is_some_and(|s| topology.health(s).is_none());
-    let mut depends_on: BTreeMap<_, _> = service
-        .needs
-        .iter()
-        .map(|need| {
-            let condition =
-                if completes(need) { "service_completed_successfully" } else { "service_healthy" };
-            (need.clone(), Condition { condition })
-        })
-        .collect();
-    let prefix = topology.instance.volume(None, "");
+    let condition = |completes: bool| Condition {
+        condition: if completes { "service_completed_successfully" } else { "service_healthy" },
+    };
+    let mut depends_on: BTreeMap<_, _> =
+        service.waits_for.iter().map(|wait| (wait.service.clone(), condition(wait.completes))).collect();
+    let prefix = plan.instance.volume(None, "");
     let mut volumes: Vec<_> = service
         .volumes
         .iter()
         .map(|v| format!("{}:{}", v.name.strip_prefix(&prefix).unwrap_or(&v.name), v.path))
         .collect();
-    for mount in mounts(file, inputs, service) {
+    for mount in &service.files {
         let source = match mount.source.strip_prefix("compose/") {
             Some(below) => format!("./{below}"),
             None => format!("../{}", mount.source),
@@ -181,11 +151,10 @@ fn container(
     if service.engine_socket {
         volumes.push(format!("{ENGINE_SOCKET}:{ENGINE_SOCKET}"));
     }
-    for addon in recipe_addons(file, service) {
-        volumes.push(format!("{}:{}:ro", filler(addon), file.addons[addon].mount));
-        depends_on.insert(filler(addon), Condition { condition: "service_completed_successfully" });
+    for addon in &service.addons {
+        volumes.push(format!("{}:{}:ro", filler(&addon.name), addon.path));
+        depends_on.insert(filler(&addon.name), condition(true));
     }
-    let timeout = service.ready.timeout_seconds();
     let memory = format!("{}m", service.memory >> 20);
     Container {
         container_name: service.container.clone(),
@@ -193,7 +162,7 @@ fn container(
         pull_policy: local.then_some("never"),
         working_dir: service.working_dir.clone(),
         command: service.command.iter().map(|c| literal(c)).collect(),
-        environment: topology.environment(service).iter().map(|(k, v)| (k.clone(), literal(v))).collect(),
+        environment: service.environment.iter().map(|(k, v)| (k.clone(), literal(v))).collect(),
         ports: service
             .ports
             .iter()
@@ -201,17 +170,29 @@ fn container(
             .collect(),
         volumes,
         depends_on,
-        healthcheck: topology.health(service).map(|command| Healthcheck {
-            test: std::iter::once("CMD".to_owned()).chain(command.iter().map(|c| literal(c))).collect(),
-            // Each question costs the engine a process in a container.
-            interval: "3s",
-            timeout: "10s",
-            start_period: format!("{timeout}s"),
-            retries: 5,
+        healthcheck: service.health.as_ref().map(|health| Healthcheck {
+            test: std::iter::once("CMD".to_owned())
+                .chain(health.command.iter().map(|c| literal(c)))
+                .collect(),
+            interval: format!("{}s", health.interval),
+            timeout: format!("{}s", health.timeout),
+            start_period: format!("{}s", health.start),
+            retries: health.retries,
         }),
         mem_limit: Some(memory.clone()),
         memswap_limit: Some(memory),
-        stop_grace_period: "2s",
+        logging: Some(Logging {
+            driver: "json-file",
+            options: BTreeMap::from([
+                ("max-size", format!("{}m", service.log.megabytes)),
+                ("max-file", service.log.files.to_string()),
+            ]),
+        }),
+        restart: Some(match service.restart {
+            Restart::No => Restart::No.name().to_owned(),
+            often => format!("{}:{}", often.name(), Restart::MOST),
+        }),
+        stop_grace_period: format!("{}s", service.stop.grace),
     }
 }
 

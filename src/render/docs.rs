@@ -1,35 +1,79 @@
-//! The documentation's tables and diagram.
+//! The documentation's tables of ports, flows, commands and images.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::topology::{LabFile, Protocol, Topology};
+use crate::topology::{LabFile, Plan, Protocol};
 
 pub(super) const HEAD: &str =
-    "<!-- Rendered from lab.toml by `./lab render`; a test holds it against drift. -->\n\n";
+    "<!-- Rendered from lab.toml by `./lab render`; a test fails if it is out of date. -->\n\n";
 
 pub(super) fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ").replace('\t', "\\t")
 }
 
-pub(super) fn ports(topology: &Topology) -> String {
+/// The columns of a table that has one for each lab.
+pub(super) fn lab_columns(labs: &[Plan]) -> (String, String) {
+    let names: Vec<_> = labs.iter().map(|l| format!("`{}`", l.lab)).collect();
+    (names.join(" | "), vec!["---"; labs.len()].join("|"))
+}
+
+/// One cell for each lab.
+pub(super) fn per_lab<'a>(labs: &'a [Plan], of: impl Fn(&'a Plan) -> String) -> String {
+    labs.iter().map(of).collect::<Vec<_>>().join(" | ")
+}
+
+/// Every service name of every lab once, in the order of the labs.
+pub(super) fn service_names(labs: &[Plan]) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for service in labs.iter().flat_map(|l| &l.services) {
+        if !names.contains(&service.name.as_str()) {
+            names.push(&service.name);
+        }
+    }
+    names
+}
+
+pub(super) fn ports(file: &LabFile, labs: &[Plan]) -> String {
+    let (names, dashes) = lab_columns(labs);
     let mut page = format!(
-        "{HEAD}# Ports\n\nHost ports are on 127.0.0.1 only. Each row is a test (`cargo test --test spec port::`): a host port must answer its\nprotocol on the host, an inside-only port must answer inside its container, and nothing else may be published.\n\n| service | port on the host | port inside | speaks | what for |\n|---|---|---|---|---|\n"
+        "{HEAD}# Ports\n\nThe columns of the labs say the port on the host, on 127.0.0.1 only; `inside` is one that is not published, `-` a lab without it. Each\nrow is a test for each lab (`cargo test --test spec port::`): a host port must answer its protocol on the host, an inside-only port\nmust answer inside its container, and nothing else may be published.\n\n| service | port inside | {names} | speaks | what for |\n|---|---|{dashes}|---|---|\n"
     );
-    for service in &topology.services {
-        for port in &service.ports {
-            let speaks = match port.protocol {
+    for name in service_names(labs) {
+        // A service of one name may have other ports in another lab.
+        let mut rows: Vec<(&str, u16)> = Vec::new();
+        for port in labs.iter().filter_map(|l| l.service(name)).flat_map(|s| &s.ports) {
+            if !rows.contains(&(&port.name, port.container)) {
+                rows.push((&port.name, port.container));
+            }
+        }
+        for (port, inside) in rows {
+            let of = |lab: &'_ Plan| {
+                let found =
+                    lab.service(name)?.ports.iter().find(|p| p.name == port && p.container == inside)?;
+                Some((found.documented.map_or("inside".to_owned(), |p| p.to_string()), found.clone()))
+            };
+            let Some((_, spec)) = labs.iter().find_map(of) else { continue };
+            let speaks = match spec.protocol {
                 Protocol::Kafka => "Kafka",
                 Protocol::Http => "HTTP",
                 Protocol::Tcp => "TCP",
             };
-            let host = port.documented.map_or("inside only".to_owned(), |p| p.to_string());
+            let cells = per_lab(labs, |lab| of(lab).map_or("-".to_owned(), |(cell, _)| cell));
+            let _ = writeln!(page, "| `{name}` | {inside} | {cells} | {speaks} | {} |", cell(&spec.about));
+        }
+    }
+    let replaced = file.labs.iter().flat_map(|(name, lab)| lab.replaced.iter().map(move |r| (name, r)));
+    let mut replaced = replaced.peekable();
+    if replaced.peek().is_some() {
+        page.push_str("\n## Not needed here\n\nA port of the seed that nothing has: a test shows that no service listens there.\n\n| lab | the seed's service | its port | what does its work |\n|---|---|---|---|\n");
+        for (lab, row) in replaced {
             let _ = writeln!(
                 page,
-                "| `{}` | {host} | {} | {speaks} | {} |",
-                service.name,
-                port.container,
-                cell(&port.about)
+                "| `{lab}` | {} | {} | {} |",
+                cell(&row.service),
+                row.port.get_ref(),
+                cell(&row.why)
             );
         }
     }
@@ -38,15 +82,17 @@ pub(super) fn ports(topology: &Topology) -> String {
 
 pub(super) fn flows(file: &LabFile) -> String {
     let mut page = format!(
-        "{HEAD}# Flows\n\nOne row, one test (`cargo test --test spec flow::ID` or `fault::ID`). A fault breaks something and undoes it.\n\n| id | path | proves |\n|---|---|---|\n"
+        "{HEAD}# Flows\n\nOne row, one test (`cargo test --test spec flow::ID` or `fault::ID`). A fault breaks something and undoes it. A flow belongs to\nevery lab that has all its stations, and is proven in the smallest of them.\n\n| id | labs | path | proves |\n|---|---|---|---|\n"
     );
     for flow in &file.flows {
         let path: Vec<_> = flow.path.iter().map(|s| s.get_ref().as_str()).collect();
-        let kind = if flow.fault { " (fault)" } else { "" };
+        let kind = if flow.disturbs() { " (fault)" } else { "" };
+        let labs: Vec<_> = file.labs_with(flow).iter().map(|l| format!("`{l}`")).collect();
         let _ = writeln!(
             page,
-            "| `{}`{kind} | {} | {} |",
+            "| `{}`{kind} | {} | {} | {} |",
             flow.id.get_ref(),
+            labs.join(", "),
             cell(&path.join(" → ")),
             cell(&flow.proves)
         );
@@ -54,18 +100,21 @@ pub(super) fn flows(file: &LabFile) -> String {
     page
 }
 
-pub(super) fn commands(file: &LabFile, topology: &Topology) -> String {
+pub(super) fn commands(file: &LabFile, labs: &[Plan]) -> String {
     let mut page = format!(
         "{HEAD}# Commands\n\nEvery command line that the seed documents, as it is run here and what it must print. Each row is a test\n(`cargo test --test spec command::`). Where the seed's own line has no place here, the last column says why.\n\n| the seed says | here | must print | why it differs |\n|---|---|---|---|\n"
     );
     for command in &file.commands {
-        let run = topology.fill(command.run.get_ref()).unwrap_or_else(|_| command.run.get_ref().clone());
+        let id = command.id.get_ref();
+        let has = |lab: &&Plan| file.commands_of(&lab.lab).iter().any(|c| c.id.get_ref() == id);
+        let Some(lab) = labs.iter().find(has) else { continue };
+        let filled = |text: &str| lab.fill(file, text).unwrap_or_else(|_| text.to_owned());
         let seed = command.seed.as_ref().map_or("the same".to_owned(), |s| format!("`{}`", cell(s)));
         let _ = writeln!(
             page,
             "| {seed} | `{}` | `{}` | {} |",
-            cell(&run),
-            cell(&command.prints),
+            cell(&filled(command.run.get_ref())),
+            cell(&filled(command.prints.get_ref())),
             cell(command.why.as_deref().unwrap_or(""))
         );
     }
@@ -106,64 +155,5 @@ pub(super) fn images(file: &LabFile, digests: &BTreeMap<String, String>) -> Stri
         };
         let _ = writeln!(page, "| `{name}` | {from} | `{}` | {} |", addon.mount, cell(&addon.why));
     }
-    page
-}
-
-/// Who reads metrics.
-const READER: &str = "prometheus";
-
-pub(super) fn diagram(file: &LabFile, topology: &Topology) -> String {
-    let mut page = format!(
-        "{HEAD}# Who talks to whom\n\nA solid arrow: named in the other's settings. A dotted one: must be ready before. A thick one: its metrics are read.\n\n```mermaid\nflowchart LR\n"
-    );
-    let id = |name: &str| name.replace('-', "_");
-    let mut groups: Vec<&str> = Vec::new();
-    for service in &topology.services {
-        if !groups.contains(&service.group.as_str()) {
-            groups.push(&service.group);
-        }
-    }
-    for group in &groups {
-        let members = topology.services.iter().filter(|s| s.group == *group);
-        let hosts: Vec<String> = members
-            .clone()
-            .flat_map(|s| s.ports.iter().filter_map(|p| p.documented))
-            .map(|p| p.to_string())
-            .collect();
-        let count = members.count();
-        let times = if count > 1 { format!(" ×{count}") } else { String::new() };
-        let ports = if hosts.is_empty() { String::new() } else { format!("<br/>{}", hosts.join(", ")) };
-        let _ = writeln!(page, "  {}[\"{group}{times}{ports}\"]", id(group));
-    }
-    let group_of = |name: &str| topology.service(name).map(|s| s.group.as_str());
-    let mut drawn = Vec::new();
-    for group in &groups {
-        let Some(service) = topology.services.iter().find(|s| s.group == *group) else { continue };
-        let settings: Vec<&str> =
-            service.environment.values().chain(&service.command).map(String::as_str).collect();
-        for other in &groups {
-            let named = file.members_of(other).iter().any(|m| {
-                settings.iter().any(|s| {
-                    s.split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_').any(|w| w == m)
-                })
-            });
-            let needed = service.needs.iter().any(|n| group_of(n) == Some(other));
-            let arrow = match (named, needed) {
-                _ if other == group => continue,
-                (true, _) => "-->",
-                (false, true) => "-.->",
-                _ => continue,
-            };
-            drawn.push(format!("  {} {arrow} {}\n", id(group), id(other)));
-        }
-    }
-    if groups.contains(&READER) {
-        let read = groups
-            .iter()
-            .filter(|g| topology.services.iter().any(|s| s.group == **g && !s.metrics.is_empty()));
-        drawn.extend(read.filter(|g| **g != READER).map(|g| format!("  {READER} ==> {}\n", id(g))));
-    }
-    page.extend(drawn);
-    page.push_str("```\n");
     page
 }

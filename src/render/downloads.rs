@@ -209,16 +209,23 @@ fn unpinned_steps(path: &str, text: &str, files: &BTreeMap<String, String>) -> V
                 say("an action without the SHA of its commit");
             }
         }
-        let names = |program: &str| words.iter().any(|w| w.rsplit('/').next() == Some(program));
+        let names =
+            |program: &str| first != "copy" && words.iter().any(|w| w.rsplit('/').next() == Some(program));
+        let packages = names("install-packages");
         let local = step.contains("http://localhost") || step.contains("http://127.0.0.1");
-        if (names("curl") || names("wget")) && (recipe || step.contains("http")) && !local && !has("install")
-        {
+        let fetches = (names("curl") || names("wget")) && (recipe || step.contains("http")) && !local;
+        if fetches && !has("install") && !packages {
             say("a download without a checksum");
         }
         if recipe && ["npm", "yarn", "gem", "gh", "apk", "dnf", "yum"].iter().any(|p| names(p)) {
             say("a package manager without a lock here");
         }
-        if names("mvn") && !(beside("jars.sha256") && holds("sha256sum -c --strict")) {
+        // The scripts of the three kinds of recipe (`maven-jars` and so on) are checked as files of their own. The lists that they check
+        // against lie beside the Dockerfile that calls them.
+        let script = !path.rsplit('/').next().is_some_and(|name| name.starts_with("Dockerfile"));
+        if names("mvn") && !((script || beside("jars.sha256")) && holds("sha256sum -c --strict"))
+            || names("maven-jars") && !beside("jars.sha256")
+        {
             say("Maven without a jars.sha256 that is checked");
         }
         let pip = names("pip") || names("pip3") || step.contains("-m pip");
@@ -227,12 +234,15 @@ fn unpinned_steps(path: &str, text: &str, files: &BTreeMap<String, String>) -> V
         }
         if names("go")
             && ["build", "install", "get", "run"].contains(&second)
-            && !(beside("go.sum") && holds("-mod=readonly"))
+            && !((script || beside("go.sum")) && holds("-mod=readonly"))
+            || names("go-program") && !beside("go.sum")
         {
             say("Go without a go.sum that is held");
         }
         let recorded = beside("debian-packages.") && holds("&& /usr/share/streamlab/record-debian-packages");
-        if recipe && (names("apt-get") || names("apt")) && has("install") && !recorded {
+        if recipe && (names("apt-get") || names("apt")) && has("install") && !recorded
+            || packages && !beside("debian-packages.")
+        {
             say("Debian packages that are not recorded");
         }
         if recipe && names("cargo") && (has("build") || has("install")) && !has("--locked") {

@@ -9,14 +9,14 @@ use crate::dashboards::Dashboard;
 pub struct Inputs {
     /// Upstream `name:tag` → index digest.
     pub digests: BTreeMap<String, String>,
-    /// Add-on made of files → their names.
-    pub addon_files: BTreeMap<String, Vec<String>>,
     /// Every file that pins or causes downloads: path → text.
     pub pins: BTreeMap<String, String>,
     /// Add-on made of jars → the jars.
     pub addon_jars: BTreeMap<String, Vec<Jar>>,
     /// Grafana's dashboards.
     pub dashboards: Vec<Dashboard>,
+    /// Files written by hand that may mention ports: Markdown pages and dashboards. Path → text.
+    pub by_hand: BTreeMap<String, String>,
 }
 
 /// A jar by coordinate, with its checksum.

@@ -1,49 +1,66 @@
-//! Everything that is rendered from `lab.toml`: the documentation's tables and diagram, what Nix reads, compose files.
-//! Pure: a page is a path and its text.
+//! Everything that is rendered from `lab.toml`: the documentation's tables and diagram, what Nix reads, compose files, and the ports
+//! that hand-written pages mention. Pure: a page is a path and its text.
 
 mod compose;
+mod diagram;
 mod docs;
 mod downloads;
 mod inputs;
+mod labs;
+mod mentions;
 mod nix;
 mod watch;
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-pub use compose::{ComposeSource, compose_file, image_variable};
+pub use compose::{compose_file, image_variable};
 pub use downloads::{Download, Pinned, downloads};
 pub use inputs::{Inputs, Jar, jars};
 
-use crate::topology::{Endpoints, Instance, LabFile};
+use crate::topology::{Endpoints, Instance, LabFile, Source};
 
 /// Every rendered page: path from the project's root → text.
 ///
 /// # Errors
-/// A lab that cannot be resolved, or has dashboards and no Prometheus.
+/// A lab that has no plan, dashboards and no Prometheus, or a hand-written page that mentions a port nobody knows.
 pub fn pages(file: &LabFile, inputs: &Inputs) -> Result<BTreeMap<String, String>> {
-    let documented = file.resolve(file.default_lab.get_ref(), Instance::documented())?;
+    let mut labs = Vec::new();
+    for name in file.labs_in_order() {
+        labs.push(file.plan(name, Instance::documented())?);
+    }
+    let documented = labs.first().context("a definition has at least one lab")?;
     let mut pages = BTreeMap::from([
-        ("docs/ports.md".to_owned(), docs::ports(&documented)),
+        ("docs/labs.md".to_owned(), labs::page(file, &labs)),
+        ("docs/ports.md".to_owned(), docs::ports(file, &labs)),
+        ("docs/topics.md".to_owned(), labs::topics(file, &labs)),
         ("docs/flows.md".to_owned(), docs::flows(file)),
-        ("docs/commands.md".to_owned(), docs::commands(file, &documented)),
+        ("docs/commands.md".to_owned(), docs::commands(file, &labs)),
         ("docs/images.md".to_owned(), docs::images(file, &inputs.digests)),
-        ("docs/metrics.md".to_owned(), watch::metrics(&documented)),
+        ("docs/metrics.md".to_owned(), watch::metrics(&labs)),
         ("docs/alerts.md".to_owned(), watch::alerts(file)),
-        ("docs/queries.md".to_owned(), watch::queries(&documented, &inputs.dashboards)?),
-        ("docs/diagram.md".to_owned(), docs::diagram(file, &documented)),
+        ("docs/queries.md".to_owned(), watch::queries(documented, &inputs.dashboards)?),
+        ("docs/diagram.md".to_owned(), diagram::page(file, &labs)),
         ("docs/downloads.md".to_owned(), downloads::page(&downloads(&inputs.pins).0, docs::HEAD)),
         ("nix/topology.json".to_owned(), nix::topology(file, inputs)?),
     ]);
-    for lab in file.labs.keys() {
-        let topology = file.resolve(lab, Instance::documented())?;
-        for (name, source) in [("local", ComposeSource::Local), ("upstream", ComposeSource::Upstream)] {
-            pages.insert(format!("compose/{lab}.{name}.yml"), compose_file(file, inputs, &topology, source)?);
-            let endpoints = Endpoints::of(&source.part_of(file, &topology));
+    for plan in &labs {
+        for source in Source::ALL {
+            let stem = format!("compose/{}.{}", plan.lab, source.name());
+            pages.insert(format!("{stem}.yml"), compose_file(file, inputs, plan, source)?);
+            let endpoints = Endpoints::of(&source.part_of(file, plan)?);
             let endpoints = serde_json::to_string_pretty(&endpoints)?;
-            pages.insert(format!("compose/{lab}.{name}.endpoints.json"), format!("{endpoints}\n"));
+            pages.insert(format!("{stem}.endpoints.json"), format!("{endpoints}\n"));
         }
+    }
+    for (path, text) in &inputs.by_hand {
+        let now = match path.ends_with(".json") {
+            true => Some(mentions::dashboard(file, &labs, text)?),
+            false if pages.contains_key(path) => None,
+            false => mentions::page(file, &labs, path, text)?,
+        };
+        pages.extend(now.map(|now| (path.clone(), now)));
     }
     Ok(pages)
 }

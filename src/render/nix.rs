@@ -5,27 +5,22 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::Inputs;
-use crate::topology::{
-    Endpoints, FileMount, Image, Instance, LabFile, Service, Topology, TopologyError, parse_bytes,
-};
+use crate::topology::{Endpoints, Image, Instance, LabFile, Service, TopologyError, parse_bytes};
 
 /// The own image has no upstream: Nix makes it from the program that it built itself.
 const OWN_TAG: &str = "nix";
 
 pub(super) fn topology(file: &LabFile, inputs: &Inputs) -> Result<String, TopologyError> {
     let labs = file.labs.iter().map(|(name, lab)| {
-        let topology = file.resolve(name, Instance::documented())?;
-        let services: BTreeMap<&str, Value> = topology
-            .services
-            .iter()
-            .map(|s| (s.name.as_str(), service(file, inputs, &topology, s)))
-            .collect();
-        let memory: u64 = topology.services.iter().map(|s| mebibytes(s.memory)).sum();
+        let plan = file.plan(name, Instance::documented())?;
+        let services: BTreeMap<&str, Value> =
+            plan.services.iter().map(|s| (s.name.as_str(), service(s))).collect();
+        let memory: u64 = plan.services.iter().map(|s| mebibytes(s.memory)).sum();
         let described = json!({
             "about": lab.about,
-            "network": topology.network,
+            "network": plan.network,
             "memoryMiB": memory,
-            "endpoints": Endpoints::of(&topology),
+            "endpoints": Endpoints::of(&plan),
             "services": services,
         });
         Ok((name, described))
@@ -66,43 +61,40 @@ fn image(name: &str, image: &Image, inputs: &Inputs) -> Value {
     }
 }
 
-fn service(file: &LabFile, inputs: &Inputs, topology: &Topology, service: &Service) -> Value {
+fn service(service: &Service) -> Value {
     let ports: Vec<_> = service
         .ports
         .iter()
         .filter_map(|p| Some(json!({ "host": p.host?, "container": p.container })))
         .collect();
-    let health = topology.health(service);
+    let health = service.health.as_ref().map(|health| {
+        json!({
+            "command": health.command,
+            "intervalSeconds": health.interval,
+            "timeoutSeconds": health.timeout,
+            "startSeconds": health.start,
+            "retries": health.retries,
+        })
+    });
     json!({
         "image": service.image,
         "command": service.command,
         "workingDir": service.working_dir,
-        "environment": topology.environment(service),
+        "environment": service.environment,
         "ports": ports,
         "volumes": service.volumes,
-        "mounts": mounts(file, inputs, service),
-        "addons": service.addons.iter().filter(|a| inputs.addon_jars.contains_key(*a)).collect::<Vec<_>>(),
+        "mounts": service.files,
+        "addons": service.addons.iter().map(|a| &a.name).collect::<Vec<_>>(),
         "engineSocket": service.engine_socket,
         "memoryMiB": mebibytes(service.memory),
-        "needs": service.needs,
+        "needs": service.waits_for.iter().map(|w| &w.service).collect::<Vec<_>>(),
         "completes": health.is_none(),
         "health": health,
-        "timeoutSeconds": service.ready.timeout_seconds(),
+        "readySeconds": service.ready.timeout_seconds(),
+        "log": { "megabytes": service.log.megabytes, "files": service.log.files },
+        "restart": service.restart.name(),
+        "stopSeconds": service.stop.grace,
     })
-}
-
-/// Read-only mounts of the project: the service's own, and the files of its add-ons one by one, so that the folder they
-/// lie in keeps what the image has there.
-pub(super) fn mounts(file: &LabFile, inputs: &Inputs, service: &Service) -> Vec<FileMount> {
-    let of_addons = service.addons.iter().filter_map(|name| {
-        let (addon, names) = (file.addons.get(name)?, inputs.addon_files.get(name)?);
-        let folder = addon.files.as_ref()?;
-        Some(names.iter().map(move |file| FileMount {
-            source: format!("{folder}/{file}"),
-            path: format!("{}/{file}", addon.mount),
-        }))
-    });
-    service.files.iter().cloned().chain(of_addons.flatten()).collect()
 }
 
 fn mebibytes(bytes: u64) -> u64 {

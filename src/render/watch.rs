@@ -5,26 +5,45 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result};
 use url::Url;
 
-use super::docs::{HEAD, cell};
+use super::docs::{HEAD, cell, lab_columns, per_lab};
 use crate::dashboards::Dashboard;
-use crate::topology::{LabFile, Step, Topology};
+use crate::topology::{LabFile, Plan, Step};
 
-pub(super) fn metrics(topology: &Topology) -> String {
+pub(super) fn metrics(labs: &[Plan]) -> String {
+    let (names, dashes) = lab_columns(labs);
     let mut page = format!(
-        "{HEAD}# Metrics\n\nWhat Prometheus reads every 5 seconds: each row is a test (`cargo test --test spec target::JOB::INSTANCE`). The labels `job` and\n`instance` are the first two columns. A new service is a row by its own `metrics` in `topology/`.\n\n| job | instance | address in the network | path |\n|---|---|---|---|\n"
+        "{HEAD}# Metrics\n\nWhat Prometheus reads every 5 seconds: each row is a test for each lab (`cargo test --test spec target::JOB::INSTANCE`). The labels `job`\nand `instance` are the first two columns; the columns of the labs say the address in the network. A new service is a row by its own\n`metrics` in `topology/`.\n\n| job | instance | {names} | path |\n|---|---|{dashes}|---|\n"
     );
-    for target in topology.targets() {
-        let _ = writeln!(
-            page,
-            "| `{}` | `{}` | {} | {} |",
-            target.job, target.instance, target.address, target.path
-        );
+    let mut rows: Vec<(String, String, String)> = Vec::new();
+    for target in labs.iter().flat_map(Plan::targets) {
+        let row = (target.job, target.instance, target.path);
+        if !rows.contains(&row) {
+            rows.push(row);
+        }
     }
-    page.push_str(
-        "\n## Probes\n\nAsked from outside by the blackbox exporter whether they answer: `probe_success{instance=\"…\"}`.\n\n| instance | URL in the network |\n|---|---|\n",
+    for (job, instance, path) in rows {
+        let cells = per_lab(labs, |lab| {
+            let found =
+                lab.targets().into_iter().find(|t| t.job == job && t.instance == instance && t.path == path);
+            found.map(|t| t.address).unwrap_or_default()
+        });
+        let _ = writeln!(page, "| `{job}` | `{instance}` | {cells} | {path} |");
+    }
+    let _ = write!(
+        page,
+        "\n## Probes\n\nAsked from outside by the blackbox exporter whether they answer: `probe_success{{instance=\"…\"}}`. The columns say the URL in the network.\n\n| instance | {names} |\n|---|{dashes}|\n"
     );
-    for probe in topology.probes() {
-        let _ = writeln!(page, "| `{}` | {} |", probe.instance, probe.url);
+    let mut instances: Vec<String> = Vec::new();
+    for probe in labs.iter().flat_map(Plan::probes) {
+        if !instances.contains(&probe.instance) {
+            instances.push(probe.instance);
+        }
+    }
+    for instance in instances {
+        let cells = per_lab(labs, |lab| {
+            lab.probes().into_iter().find(|p| p.instance == instance).map(|p| p.url).unwrap_or_default()
+        });
+        let _ = writeln!(page, "| `{instance}` | {cells} |");
     }
     page
 }
@@ -65,14 +84,14 @@ pub(super) fn alerts(file: &LabFile) -> String {
 }
 
 /// Each panel with an address of Prometheus's own page that shows the same: for a lab without Grafana.
-pub(super) fn queries(topology: &Topology, dashboards: &[Dashboard]) -> Result<String> {
+pub(super) fn queries(plan: &Plan, dashboards: &[Dashboard]) -> Result<String> {
     let mut page = format!(
         "{HEAD}# The dashboards' queries\n\nEvery panel of [the dashboards](dashboards.md), for a lab without Grafana: the link shows the last 15 minutes on Prometheus's own\npage (instance `default`), with every value of the dashboard's variables. Under it is what is asked.\n"
     );
     if dashboards.is_empty() {
         return Ok(page);
     }
-    let prometheus = topology.service("prometheus").context("dashboards, and no service prometheus")?;
+    let prometheus = plan.service("prometheus").context("dashboards, and no service prometheus")?;
     let port = prometheus.ports.iter().find_map(|p| p.documented).context("prometheus has no host port")?;
     for dashboard in dashboards {
         let _ = writeln!(page, "\n## {}\n", dashboard.title);

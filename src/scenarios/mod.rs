@@ -1,3 +1,54 @@
-//! Seeded data sets: record types, generators, and the totals that must come out at the other end. Pure.
+//! Seeded data sets, a folder each: record types, generator, producer settings, and the totals that must come out at the other
+//! end. Pure.
 
 pub mod transactions;
+
+use apache_avro::types::Value as Avro;
+use serde::Serialize;
+
+/// How records are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// JSON.
+    Json,
+    /// Avro in Confluent's wire format.
+    Avro,
+}
+
+/// Settings of a producer that a seed describes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Profile {
+    /// What people call it.
+    pub name: &'static str,
+    /// librdkafka's settings.
+    #[serde(skip)]
+    pub settings: &'static [(&'static str, &'static str)],
+}
+
+/// A seeded, endless sequence of records: each follows from the seed and its index.
+pub trait Sequence: Send + Sync + 'static {
+    /// One record.
+    type Record: Serialize + Send + Sync + 'static;
+    /// What must come out for some records.
+    type Totals: Default + Serialize + Send;
+    /// The same for the terminal: without what is as long as the records.
+    type InShort: Serialize;
+
+    /// The sequence of a seed; with `run`, its ids and the keys of its totals are its own.
+    fn new(seed: u64, run: Option<&str>) -> Self;
+    /// The record with an index, as if it happened at `time_ms` (since the epoch).
+    fn record(&self, index: u64, time_ms: i64) -> Self::Record;
+    /// The topic that records of a format go to.
+    fn topic(format: Format) -> &'static str;
+    /// What tells a record from all others.
+    fn id(record: &Self::Record) -> &str;
+    /// The key that decides its partition.
+    fn key(record: &Self::Record) -> &str;
+    /// The fields of its Avro schema.
+    fn avro(record: &Self::Record) -> Vec<(&'static str, Avro)>;
+    /// Counts one more record.
+    fn add(totals: &mut Self::Totals, record: &Self::Record);
+    /// Totals for the terminal.
+    fn in_short(totals: &Self::Totals) -> Self::InShort;
+}

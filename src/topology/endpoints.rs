@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Topology, TopologyError};
+use super::plan::{KAFKA, SCHEMA_REGISTRY};
+use super::{Plan, TopologyError};
 
 /// Host addresses of one instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,21 +17,33 @@ pub struct Endpoints {
     pub lab: String,
     /// Host the ports are on.
     pub host: String,
+    /// Role → host addresses of those that play it: `kafka` → `localhost:29092`, …
+    pub roles: BTreeMap<String, Vec<String>>,
     /// Host ports: service → port name → number.
     pub services: BTreeMap<String, BTreeMap<String, u16>>,
 }
 
 impl Endpoints {
-    /// The endpoints of a resolved lab.
-    pub fn of(topology: &Topology) -> Self {
+    /// The endpoints of a plan.
+    pub fn of(plan: &Plan) -> Self {
+        let host = "localhost";
         let mut services: BTreeMap<String, BTreeMap<String, u16>> = BTreeMap::new();
-        for (host, service, port) in topology.host_ports() {
-            services.entry(service.name.clone()).or_default().insert(port.name.clone(), host);
+        for (number, service, port) in plan.host_ports() {
+            services.entry(service.name.clone()).or_default().insert(port.name.clone(), number);
+        }
+        let mut roles = BTreeMap::new();
+        for (role, players) in &plan.roles {
+            let addresses: Vec<String> =
+                players.iter().filter_map(|p| Some(format!("{host}:{}", p.host?))).collect();
+            if !addresses.is_empty() {
+                roles.insert(role.clone(), addresses);
+            }
         }
         Self {
-            instance: topology.instance.name().to_owned(),
-            lab: topology.lab.clone(),
-            host: "localhost".to_owned(),
+            instance: plan.instance.name().to_owned(),
+            lab: plan.lab.clone(),
+            host: host.to_owned(),
+            roles,
             services,
         }
     }
@@ -49,11 +62,17 @@ impl Endpoints {
         })
     }
 
-    /// Kafka's bootstrap servers for clients on the host.
+    /// The base URL of a service's HTTP port on the host.
+    ///
+    /// # Errors
+    /// It has no such port on the host.
+    pub fn url(&self, service: &str, port: &str) -> Result<String, TopologyError> {
+        Ok(format!("http://{}:{}", self.host, self.port(service, port)?))
+    }
+
+    /// Kafka's bootstrap servers for clients on the host; empty where the lab has no Kafka.
     pub fn bootstrap(&self) -> String {
-        let brokers = self.services.iter().filter(|(name, _)| name.starts_with("kafka-broker-"));
-        let hosts = brokers.filter_map(|(_, ports)| ports.get("host"));
-        hosts.map(|port| format!("{}:{port}", self.host)).collect::<Vec<_>>().join(",")
+        self.roles.get(KAFKA).map(|addresses| addresses.join(",")).unwrap_or_default()
     }
 
     /// Base URL of the schema registry.
@@ -61,7 +80,11 @@ impl Endpoints {
     /// # Errors
     /// The lab has none.
     pub fn registry_url(&self) -> Result<String, TopologyError> {
-        Ok(format!("http://{}:{}", self.host, self.port("schema-registry", "api")?))
+        let found = self.roles.get(SCHEMA_REGISTRY).and_then(|addresses| addresses.first());
+        let address = found.ok_or_else(|| {
+            TopologyError::whole(format!("nobody plays {SCHEMA_REGISTRY} in lab {}", self.lab))
+        })?;
+        Ok(format!("http://{address}"))
     }
 
     /// As variables that other people's clients know.

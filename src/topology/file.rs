@@ -5,15 +5,13 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::rows::{Alert, Command, Fault, Flow};
+use super::rows::{Alert, Command, Fault, Flow, Topic};
 use super::{TopologyError, check};
 
 /// The whole of `lab.toml`, parsed and checked.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LabFile {
-    /// Name of the Docker network in the default instance.
-    pub network: String,
     /// The lab that commands mean when none is named.
     pub default_lab: Spanned<String>,
     /// Named selections of services.
@@ -30,6 +28,9 @@ pub struct LabFile {
     pub addons: BTreeMap<String, Addon>,
     /// Services and groups of like services, by name.
     pub services: BTreeMap<String, ServiceSpec>,
+    /// Topics that the set-up makes.
+    #[serde(default)]
+    pub topics: Vec<Topic>,
     /// Documented data paths.
     #[serde(default)]
     pub flows: Vec<Flow>,
@@ -39,22 +40,45 @@ pub struct LabFile {
     /// What can be broken.
     #[serde(default)]
     pub faults: Vec<Fault>,
-    /// Alerts, each with the fault that proves it.
+    /// Alerts, each with the fault that raises it, or why no fault does.
     #[serde(default)]
     pub alerts: Vec<Alert>,
 }
 
-/// A named selection of services.
+/// A named selection of services, and what differs between labs.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lab {
     /// One line for people.
     pub about: String,
-    /// Services and groups, in the order that people read them.
+    /// Name of the Docker network in the default instance.
+    pub network: String,
+    /// Tables of `services`, in the order that people read them.
     pub services: Vec<Spanned<String>>,
+    /// Scenarios whose topics and schemas the set-up makes.
+    #[serde(default)]
+    pub scenarios: Vec<Spanned<String>>,
+    /// Host ports that are others here than in the services' own tables: `"SERVICE.PORT" = NUMBER`.
+    #[serde(default)]
+    pub host: BTreeMap<String, Spanned<u16>>,
     /// What `{value.x}` stands for in this lab.
     #[serde(default)]
     pub values: BTreeMap<String, String>,
+    /// Services of the seed that this lab does without.
+    #[serde(default)]
+    pub replaced: Vec<Replaced>,
+}
+
+/// A service of the seed with its documented port, whose work another does here.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replaced {
+    /// The seed's name for it.
+    pub service: String,
+    /// Its documented port, which nothing of the lab may have.
+    pub port: Spanned<u16>,
+    /// What does its work here.
+    pub why: String,
 }
 
 /// A virtual machine's size.
@@ -80,7 +104,7 @@ pub struct Recipe {
     pub trains_on: Vec<String>,
     /// Stands on a Debian root file system, given as the argument `DEBIAN`: this image, or one made of Debian's packages.
     pub debian: Option<String>,
-    /// Gets the host's certificates, proxies and mirrors (a builder stage; no final image may).
+    /// Gets the host's certificates and mirrors: only an image that others copy from, never a final one. Every build gets the proxies.
     #[serde(default)]
     pub host_settings: bool,
     /// Gets this program.
@@ -112,10 +136,15 @@ pub struct Image {
 pub struct Addon {
     /// Folder of the project whose files are mounted one by one.
     pub files: Option<String>,
+    /// Names of the files in that folder: not in the text, but read from disk by `Project`.
+    #[serde(skip)]
+    pub names: Vec<String>,
     /// Recipe whose image holds the folder `/addons/<name>`.
     pub recipe: Option<Spanned<String>>,
     /// Folder inside the container.
     pub mount: String,
+    /// The file in it that `{addon.x}` names; the folder where absent.
+    pub file: Option<String>,
     /// Why it is not in the image.
     pub why: String,
 }
@@ -126,27 +155,38 @@ pub struct Addon {
 pub struct ServiceSpec {
     /// One line for people.
     pub about: String,
+    /// The service's name, where it is not the table's: two labs may each have a service of one name.
+    pub name: Option<Spanned<String>>,
     /// Name of a table in `images`.
     pub image: Spanned<String>,
-    /// Members of a group; without any the table is one service of its own name.
+    /// Members of a group; without any the table is one service.
     #[serde(default)]
     pub members: Vec<Member>,
+    /// Roles that it plays for others, and the ports by which they reach it.
+    #[serde(default)]
+    pub provides: BTreeMap<String, Provided>,
     /// Arguments; the image's own where absent.
     #[serde(default)]
-    pub command: Vec<String>,
+    pub command: Vec<Spanned<String>>,
     /// Working directory; the image's own where absent.
     pub working_dir: Option<String>,
     /// Memory limit such as `256m` or `1g`.
     pub memory: Spanned<String>,
-    /// Services or groups that must be ready before this one starts.
+    /// Roles, services or groups that the lab must have, and that are ready before this one starts.
     #[serde(default)]
     pub needs: Vec<Spanned<String>>,
-    /// Services or groups that must run too, in no order: it starts beside them and waits for them by itself.
+    /// Roles, services or groups that are ready before this one starts, where the lab has them.
+    #[serde(default)]
+    pub after: Vec<Spanned<String>>,
+    /// It starts after every service that Prometheus reads or asks, except those that wait for it themselves.
+    #[serde(default)]
+    pub after_targets: bool,
+    /// Roles, services or groups that the lab must have. They may start later: this one waits for them by itself.
     #[serde(default)]
     pub beside: Vec<Spanned<String>>,
     /// When it counts as ready.
     pub ready: Ready,
-    /// Others need it to end well: it is stopped after them.
+    /// It is stopped after the others, because they need it for an orderly end.
     #[serde(default)]
     pub stops_last: bool,
     /// Ports by name.
@@ -172,6 +212,16 @@ pub struct ServiceSpec {
     /// Has the engine's socket: it asks the engine about the other services.
     #[serde(default)]
     pub engine_socket: bool,
+}
+
+/// By which ports a service is reached in a role.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provided {
+    /// Port (by name) for services of the lab.
+    pub port: Spanned<String>,
+    /// Port (by name) for clients on the host; the same one where absent.
+    pub host: Option<Spanned<String>>,
 }
 
 /// A page of metrics.
@@ -210,7 +260,7 @@ pub struct Member {
 pub struct PortSpec {
     /// Port inside the container.
     pub port: u16,
-    /// Documented port on the host; inside only where absent.
+    /// Documented port on the host, where the lab does not give another; inside only where absent.
     pub host: Option<Spanned<u16>>,
     /// What answers there.
     pub protocol: Protocol,
@@ -263,6 +313,8 @@ pub enum Ready {
     SparkWorker {
         /// Service name of the master.
         master: String,
+        /// Port name of the master's UI.
+        port: String,
     },
     /// Ended with exit code 0.
     Completed,
@@ -293,6 +345,9 @@ pub struct VolumeSpec {
     /// One volume for all services that name it.
     #[serde(default)]
     pub shared: bool,
+    /// Mounted only in a lab where another service has this shared volume.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 impl LabFile {
@@ -317,29 +372,25 @@ impl LabFile {
         if mistakes.is_empty() { Ok(file) } else { Err(mistakes) }
     }
 
+    /// A fault by name.
+    pub fn fault(&self, name: &str) -> Option<&Fault> {
+        self.faults.iter().find(|f| f.name.get_ref() == name)
+    }
+
     /// Every public image that the lab may pull, `name:tag`.
     pub fn upstream_references(&self) -> impl Iterator<Item = &str> {
         let images = self.images.values().filter_map(|i| i.upstream.as_deref());
         images.chain(self.recipes.values().filter_map(|r| r.debian.as_deref()))
     }
-
-    /// Service names of a service or group; empty for an unknown name.
-    pub fn members_of(&self, name: &str) -> Vec<String> {
-        if let Some(spec) = self.services.get(name) {
-            return spec.member_names(name);
-        }
-        let owns = |spec: &&ServiceSpec| spec.members.iter().any(|m| m.name.get_ref() == name);
-        self.services.values().find(owns).map(|_| vec![name.to_owned()]).unwrap_or_default()
-    }
 }
 
 impl ServiceSpec {
-    /// Names of the services that this table `key` stands for.
-    pub fn member_names(&self, key: &str) -> Vec<String> {
+    /// Names of the services that this table `key` stands for, each with its member where it is a group.
+    pub fn services<'a>(&'a self, key: &'a str) -> Vec<(&'a str, Option<&'a Member>)> {
         if self.members.is_empty() {
-            vec![key.to_owned()]
+            vec![(self.name.as_ref().map_or(key, |name| name.get_ref()), None)]
         } else {
-            self.members.iter().map(|m| m.name.get_ref().clone()).collect()
+            self.members.iter().map(|m| (m.name.get_ref().as_str(), Some(m))).collect()
         }
     }
 }

@@ -1,7 +1,32 @@
-//! The documented rows of `lab.toml` that are tests: flows, command lines, faults and alerts.
+//! The documented rows of `lab.toml` that are tests: topics, flows, command lines, faults and alerts. A row belongs to every
+//! lab that has all its stations.
+
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use toml::Spanned;
+
+/// A topic that the set-up makes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topic {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// One line for people.
+    pub about: String,
+    /// Labs with this scenario have it; every lab where absent.
+    pub scenario: Option<Spanned<String>>,
+    /// Number of partitions.
+    pub partitions: i32,
+    /// Replicas of each partition; where absent as many as there are brokers, and at most [`MOST_REPLICAS`].
+    pub replicas: Option<Spanned<i32>>,
+    /// Settings beside the cluster's defaults.
+    #[serde(default)]
+    pub config: BTreeMap<String, String>,
+}
+
+/// Most replicas of a partition where a topic does not say how many.
+pub(super) const MOST_REPLICAS: i32 = 3;
 
 /// A documented data path and what its test proves.
 #[derive(Debug, Clone, Deserialize)]
@@ -9,16 +34,24 @@ use toml::Spanned;
 pub struct Flow {
     /// Identifier, also the test's name.
     pub id: Spanned<String>,
-    /// Stations from → through → to: a service or group, optionally `: what`, or `host: what`.
+    /// Stations from → through → to: a role, service or group, optionally `: what`, or `host: what`.
     pub path: Vec<Spanned<String>>,
-    /// Services that are not on the path but must have run (set-up).
+    /// Roles, services or groups that are not on the path but must have run (set-up).
     #[serde(default)]
     pub needs: Vec<Spanned<String>>,
+    /// Topics that the lab must have.
+    #[serde(default)]
+    pub topics: Vec<Spanned<String>>,
     /// What a passed test has shown.
     pub proves: String,
-    /// Breaks something: runs after the others, never on an attached lab without leave.
+    /// The test asks the engine too (a command inside a container, a log), not only endpoints.
     #[serde(default)]
-    pub fault: bool,
+    pub engine: bool,
+    /// Services and groups that the test disturbs: it runs after the others, and on an attached lab only with `--faults`.
+    #[serde(default)]
+    pub breaks: Vec<Spanned<String>>,
+    /// The fault whose episode this test looks at.
+    pub fault: Option<Spanned<String>>,
 }
 
 /// A documented command line and what it must print.
@@ -32,15 +65,18 @@ pub struct Command {
     /// What we run.
     pub run: Spanned<String>,
     /// Text that the output must hold.
-    pub prints: String,
+    pub prints: Spanned<String>,
     /// Never ends by itself: it is stopped once the text was seen.
     #[serde(default)]
     pub follows: bool,
     /// Why ours differs.
     pub why: Option<String>,
-    /// Disturbs the lab: runs after the flows.
+    /// Roles, services or groups that the lab must have, beside those that the line names by its tokens.
     #[serde(default)]
-    pub fault: bool,
+    pub needs: Vec<Spanned<String>>,
+    /// Services and groups that it disturbs: it runs after the flows.
+    #[serde(default)]
+    pub breaks: Vec<Spanned<String>>,
 }
 
 /// Something that can be broken in a running lab, and put right again.
@@ -51,8 +87,11 @@ pub struct Fault {
     pub name: Spanned<String>,
     /// One line for people.
     pub about: String,
-    /// What is done, in this order; it is undone in no order.
+    /// What is done, in this order. Undoing has no order.
     pub steps: Vec<Step>,
+    /// Services and groups that must not be disturbed meanwhile, beside those that the steps name.
+    #[serde(default)]
+    pub stands_on: Vec<Spanned<String>>,
     /// Alerts that fire too, and that nobody is told about because the fault's own says it all.
     #[serde(default)]
     pub holds_back: Vec<Spanned<String>>,
@@ -64,6 +103,9 @@ pub struct Fault {
 pub enum Step {
     /// SIGKILL; undone by starting them again.
     Kill(Vec<String>),
+    /// Their processes die as if by themselves, so that the engine starts them again: nothing has to be undone. Of our own images,
+    /// where the first process is not the service.
+    Crash(Vec<String>),
     /// All their processes stand still; undone by letting them go on.
     Pause(Vec<String>),
     /// No packet from these services reaches those others; every address of the lab where `from` is empty.
@@ -81,8 +123,13 @@ pub enum Step {
         /// Kilobits a second of each.
         kilobits: u32,
     },
-    /// So many records are written into `financial_transactions` at once; they stay.
-    Produce(u64),
+    /// So many records of a scenario are written at once; they stay.
+    Produce {
+        /// The scenario.
+        scenario: String,
+        /// How many.
+        records: u64,
+    },
 }
 
 impl Step {
@@ -90,11 +137,18 @@ impl Step {
     pub fn services(&self) -> &[String] {
         match self {
             Self::Kill(services)
+            | Self::Crash(services)
             | Self::Pause(services)
             | Self::Cut { services, .. }
             | Self::Slow { services, .. } => services,
-            Self::Produce(_) => &[],
+            Self::Produce { .. } => &[],
         }
+    }
+
+    /// The services and groups that it touches, and those that it cuts them from.
+    pub fn disturbs(&self) -> impl Iterator<Item = &String> {
+        let from = if let Self::Cut { from, .. } = self { from.as_slice() } else { &[] };
+        self.services().iter().chain(from)
     }
 }
 
@@ -104,16 +158,17 @@ impl std::fmt::Display for Step {
         let names = self.services().join(", ");
         match self {
             Self::Kill(_) => write!(f, "kill {names}"),
+            Self::Crash(_) => write!(f, "end the processes of {names} inside"),
             Self::Pause(_) => write!(f, "pause {names}"),
             Self::Cut { from, .. } if from.is_empty() => write!(f, "cut {names} from the network"),
             Self::Cut { from, .. } => write!(f, "cut {names} from {}", from.join(", ")),
             Self::Slow { kilobits, .. } => write!(f, "let {names} send at most {kilobits} kilobits a second"),
-            Self::Produce(records) => write!(f, "write {records} records into financial_transactions"),
+            Self::Produce { scenario, records } => write!(f, "write {records} records of {scenario}"),
         }
     }
 }
 
-/// An alert and the fault that proves it.
+/// An alert, and the fault that raises it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Alert {
@@ -127,12 +182,33 @@ pub struct Alert {
     pub why: Option<String>,
 }
 
-impl Flow {
-    /// Services and groups on the path, without the stations on the host.
-    pub fn stations(&self) -> impl Iterator<Item = &str> {
-        self.path.iter().map(|s| station(s.get_ref())).filter(|s| *s != "host")
+impl Fault {
+    /// Services and groups that its steps touch, and those that they are cut from.
+    pub fn disturbs(&self) -> impl Iterator<Item = &str> {
+        self.steps.iter().flat_map(Step::disturbs).map(String::as_str)
+    }
+
+    /// Services and groups that must not be disturbed meanwhile.
+    pub fn undisturbed(&self) -> impl Iterator<Item = &str> {
+        self.stands_on.iter().map(|s| s.get_ref().as_str())
     }
 }
+
+impl Flow {
+    /// Roles, services and groups on the path and beside it, without the stations on the host.
+    pub fn stations(&self) -> impl Iterator<Item = &str> {
+        let on_path = self.path.iter().map(|s| station(s.get_ref())).filter(|s| *s != HOST);
+        on_path.chain(self.needs.iter().map(|n| n.get_ref().as_str()))
+    }
+
+    /// It disturbs the lab.
+    pub fn disturbs(&self) -> bool {
+        !self.breaks.is_empty() || self.fault.is_some()
+    }
+}
+
+/// The station that is no service: a program on the machine itself.
+pub(super) const HOST: &str = "host";
 
 /// The part of a station before its colon: a service, a group, or `host`.
 pub(super) fn station(text: &str) -> &str {

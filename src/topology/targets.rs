@@ -1,17 +1,11 @@
 //! What Prometheus reads, and what is asked from outside whether it answers: from the services' own tables, so that a
 //! new service is watched without touching a second file.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Service, Topology};
-
-/// In a service's environment: the targets, in the form of Prometheus' file_sd.
-pub(super) const TARGETS: &str = "targets";
-/// In a service's environment: the probes, in the same form.
-pub(super) const PROBES: &str = "probes";
+use super::roster::Entry;
+use super::{Instance, Plan};
 
 /// An address that Prometheus reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -35,7 +29,44 @@ pub struct Probe {
     pub url: String,
 }
 
-impl Topology {
+impl Target {
+    /// The targets of one service.
+    pub(super) fn of(entry: &Entry<'_>, instance: &Instance) -> Vec<Self> {
+        let target = |scrape: &super::Scrape| {
+            let port = entry.spec.ports.get(scrape.port.get_ref())?;
+            Some(Self {
+                job: scrape.job.clone().unwrap_or_else(|| entry.group.to_owned()),
+                instance: entry.name.to_owned(),
+                address: format!("{}:{}", instance.container(entry.name), port.port),
+                path: scrape.path.clone(),
+            })
+        };
+        entry.spec.metrics.iter().filter_map(target).collect()
+    }
+
+    /// In the form of Prometheus' file_sd.
+    pub(super) fn file_sd(&self) -> Value {
+        let labels = json!({ "job": self.job, "instance": self.instance, "__metrics_path__": self.path });
+        json!({ "targets": [self.address], "labels": labels })
+    }
+}
+
+impl Probe {
+    /// The probe of one service.
+    pub(super) fn of(entry: &Entry<'_>, instance: &Instance) -> Option<Self> {
+        let port = entry.spec.ports.get(entry.spec.probe.as_ref()?.get_ref())?;
+        let path = port.path.as_deref().unwrap_or("/");
+        let url = format!("http://{}:{}{path}", instance.container(entry.name), port.port);
+        Some(Self { instance: entry.name.to_owned(), url })
+    }
+
+    /// In the form of Prometheus' file_sd.
+    pub(super) fn file_sd(&self) -> Value {
+        json!({ "targets": [self.url], "labels": { "instance": self.instance } })
+    }
+}
+
+impl Plan {
     /// Everything that Prometheus reads, in the order of `lab.toml`.
     pub fn targets(&self) -> Vec<Target> {
         self.services.iter().flat_map(|s| s.metrics.iter().cloned()).collect()
@@ -43,32 +74,6 @@ impl Topology {
 
     /// Everything that is asked from outside whether it answers.
     pub fn probes(&self) -> Vec<Probe> {
-        let of = |service: &Service| {
-            let port = service.ports.iter().find(|p| Some(&p.name) == service.probe.as_ref())?;
-            let path = port.path.as_deref().unwrap_or("/");
-            let url = format!("http://{}:{}{path}", service.container, port.container);
-            Some(Probe { instance: service.name.clone(), url })
-        };
-        self.services.iter().filter_map(of).collect()
-    }
-
-    /// A service's environment as its container gets it.
-    pub fn environment(&self, service: &Service) -> BTreeMap<String, String> {
-        let targets = || {
-            self.targets().into_iter().map(|t| {
-            json!({ "targets": [t.address], "labels": { "job": t.job, "instance": t.instance, "__metrics_path__": t.path } })
-        })
-        };
-        let probes = || {
-            self.probes()
-                .into_iter()
-                .map(|p| json!({ "targets": [p.url], "labels": { "instance": p.instance } }))
-        };
-        let filled = |text: &String| match text.as_str() {
-            "{targets}" => Value::from_iter(targets()).to_string(),
-            "{probes}" => Value::from_iter(probes()).to_string(),
-            _ => text.clone(),
-        };
-        service.environment.iter().map(|(name, text)| (name.clone(), filled(text))).collect()
+        self.services.iter().filter_map(|s| s.probe.clone()).collect()
     }
 }

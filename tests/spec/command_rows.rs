@@ -4,55 +4,55 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use streamlab::topology::{Command, LabFile};
+use streamlab::topology::Command;
 use tokio::io::AsyncReadExt;
 
-use crate::harness::{Body, PATIENCE};
 use crate::lab::Lab;
+use crate::trial::{Chapter, Check, Holds, Kind, PATIENCE, Trial};
 
-pub(crate) struct CommandRow {
-    pub(crate) id: String,
-    pub(crate) what: String,
-    pub(crate) fault: bool,
-    command: Command,
+pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
+    let file = &chapter.project.file;
+    let has = |lab: &&&str, id: &str| file.commands_of(lab).iter().any(|c| c.id.get_ref() == id);
+    let commands = file.commands_of(&chapter.plan.lab).into_iter().filter(|command| {
+        let names = file.labs_in_order();
+        let labs: Vec<&str> = names.iter().filter(|lab| has(lab, command.id.get_ref())).copied().collect();
+        (chapter.proves)(&labs)
+    });
+    commands.map(trial).collect()
 }
 
-pub(crate) fn rows(file: &LabFile) -> Vec<CommandRow> {
-    let row = |command: &Command| CommandRow {
-        id: command.id.get_ref().clone(),
-        what: format!("`{}` prints {:?}", command.run.get_ref(), command.prints),
-        fault: command.fault,
-        command: command.clone(),
-    };
-    file.commands.iter().map(row).collect()
-}
-
-impl CommandRow {
-    pub(crate) fn body(&self) -> Body {
-        let command = self.command.clone();
-        Arc::new(move |lab| {
-            let command = command.clone();
-            Box::pin(async move { prints(&lab, &command).await })
-        })
+fn trial(command: &Command) -> Trial {
+    let breaks: Vec<String> = command.breaks.iter().map(|b| b.get_ref().clone()).collect();
+    let kind = if breaks.is_empty() { Kind::Flow } else { Kind::Fault(Holds { breaks, ..Holds::default() }) };
+    let row = command.clone();
+    Trial {
+        name: format!("command::{}", command.id.get_ref()),
+        what: format!("`{}` prints {:?}", command.run.get_ref(), command.prints.get_ref()),
+        kind,
+        stations: None,
+        engine: true,
+        check: Check::plain(move |lab| {
+            let row = row.clone();
+            Box::pin(async move { prints(&lab, &row).await })
+        }),
     }
 }
 
 async fn prints(lab: &Arc<Lab>, command: &Command) -> Result<String> {
-    let line = lab
-        .topology
-        .fill(command.run.get_ref())
-        .map_err(|t| anyhow::anyhow!("{{{t}}} stands for nothing"))?;
+    let filled = |text: &str| lab.plan.fill(&lab.project.file, text).map_err(|why| anyhow::anyhow!(why));
+    let line = filled(command.run.get_ref())?;
+    let expected = &filled(command.prints.get_ref())?;
     // The documented `./lab` acts on the default instance; here it must act on the one under test.
     let line = match line.strip_prefix("./lab ") {
         Some(rest) if rest.contains("--instance") => format!("\"$LAB\" {rest}"),
-        Some(rest) => format!("\"$LAB\" {rest} --instance {}", lab.topology.instance.name()),
+        Some(rest) => format!("\"$LAB\" {rest} --instance {}", lab.plan.instance.name()),
         None => line,
     };
     let mut child = tokio::process::Command::new("sh")
         .args(["-c", &format!("exec {line}")])
         .env("LAB", &lab.project.program)
         .env("LAB_ROOT", &lab.project.root)
-        .env_remove("BOOTSTRAP_SERVERS")
+        .env_remove("LAB_INSTANCE")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -80,7 +80,7 @@ async fn prints(lab: &Arc<Lab>, command: &Command) -> Result<String> {
                     said.push_str(&String::from_utf8_lossy(&other[..read]));
                 }
             }
-            if command.follows && (seen.contains(&command.prints) || said.contains(&command.prints)) {
+            if command.follows && (seen.contains(expected) || said.contains(expected)) {
                 return Ok(());
             }
         }
@@ -93,15 +93,15 @@ async fn prints(lab: &Arc<Lab>, command: &Command) -> Result<String> {
     match ended {
         Err(_) => bail!(
             "`{line}` has not printed {:?} after {} s:\n{}\n{}",
-            command.prints,
+            expected,
             PATIENCE.as_secs(),
             tail(&seen),
             tail(&said)
         ),
         Ok(result) => result?,
     }
-    if !seen.contains(&command.prints) && !said.contains(&command.prints) {
-        bail!("`{line}` did not print {:?}:\n{}\n{}", command.prints, tail(&seen), tail(&said));
+    if !seen.contains(expected) && !said.contains(expected) {
+        bail!("`{line}` did not print {:?}:\n{}\n{}", expected, tail(&seen), tail(&said));
     }
     if command.follows {
         drop(child);

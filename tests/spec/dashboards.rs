@@ -9,13 +9,23 @@ use streamlab::clients::http;
 use streamlab::dashboards::{Dashboard, dashboards};
 use streamlab::probes::{Answer, eventually};
 
-use crate::harness::PATIENCE;
 use crate::lab::Lab;
 use crate::metrics::prometheus;
+use crate::trial::{Chapter, Check, PATIENCE, Trial};
 
 const EVERY: Duration = Duration::from_secs(1);
 
-pub(crate) async fn every_panel(lab: Arc<Lab>) -> Result<String> {
+pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
+    [
+        chapter.flow("dashboards", Check::plain(|lab| Box::pin(every_panel(lab)))),
+        chapter.flow("grafana", Check::plain(|lab| Box::pin(by_grafana(lab)))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+async fn every_panel(lab: Arc<Lab>) -> Result<String> {
     let prometheus = prometheus(&lab)?;
     let dashboards = dashboards(&lab.project.root)?;
     let (mut panels, mut queries, mut empty) = (0, 0, Vec::new());
@@ -72,8 +82,8 @@ pub(crate) async fn every_panel(lab: Arc<Lab>) -> Result<String> {
     ))
 }
 
-pub(crate) async fn by_grafana(lab: Arc<Lab>) -> Result<String> {
-    let base = format!("http://127.0.0.1:{}", lab.endpoints.port("grafana", "web")?);
+async fn by_grafana(lab: Arc<Lab>) -> Result<String> {
+    let base = lab.endpoints.url("grafana", "web")?;
     let get = async |path: &str| -> Result<Value> {
         let request = http().get(format!("{base}{path}")).basic_auth("admin", Some("admin"));
         Ok(request.send().await?.error_for_status()?.json().await?)
@@ -103,6 +113,9 @@ pub(crate) async fn by_grafana(lab: Arc<Lab>) -> Result<String> {
                 }
             }
         }
+    }
+    if queries == 0 {
+        bail!("there is no dashboard with a query: nothing would be proven");
     }
     Ok(format!("{} dashboards, {queries} queries", ours.len()))
 }

@@ -1,75 +1,28 @@
-//! One lab for all selected trials: planned from `lab.toml`, run in phases, reported, removed.
+//! From arguments to the exit code: which labs prove what, planned before anything starts; then the schedule, the report, and
+//! nothing left. It knows no chapter.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use futures::future::BoxFuture;
-use libtest_mimic::{Arguments, Failed, Trial};
+use anyhow::{Result, bail};
+use libtest_mimic::Arguments;
 use streamlab::project::Project;
-use streamlab::topology::{Flow, Instance};
+use streamlab::topology::{Instance, Plan, Source};
 use tokio::runtime::Runtime;
-use tokio::sync::{RwLock, watch};
 
-use crate::lab::{INSTANCE, Lab, attached, evidence, prepare, remove_on_signal};
+use crate::lab::{INSTANCE, Lab, attached, remove_all, remove_on_signal, start, vacant};
 use crate::report::{Report, Row, Verdict};
-use crate::{alerts, command_rows, health, logs, metrics, ports};
+use crate::schedule::{Seats, seat};
+use crate::trial::{Chapter, Kind, Trial};
 
-/// A wait this long hangs. What is asked for is that it happens; how long it takes is the report's and `bench`'s to say,
-/// and differs threefold between machines.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
-/// A trial is a few waits one after the other; one that hangs is a failed one.
-const LONGEST: Duration = Duration::from_secs(1200);
-
-pub(crate) type Body = Arc<dyn Fn(Arc<Lab>) -> BoxFuture<'static, Result<String>> + Send + Sync>;
-
-/// A function that proves a flow; what it gives is a note for the report.
-pub(crate) struct FlowTest {
-    id: &'static str,
-    needs_engine: bool,
-    body: Body,
-}
-
-pub(crate) fn flow(
-    id: &'static str,
-    body: impl Fn(Arc<Lab>) -> BoxFuture<'static, Result<String>> + Send + Sync + 'static,
-) -> FlowTest {
-    FlowTest { id, needs_engine: false, body: Arc::new(body) }
-}
-
-pub(crate) fn flow_with_engine(
-    id: &'static str,
-    body: impl Fn(Arc<Lab>) -> BoxFuture<'static, Result<String>> + Send + Sync + 'static,
-) -> FlowTest {
-    FlowTest { id, needs_engine: true, body: Arc::new(body) }
-}
-
-/// What kind of trial, in the order in which they run.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Flow,
-    /// After the flows, before the first fault.
-    Scan,
-    Fault,
-}
-
-struct Planned {
-    name: String,
-    what: String,
-    phase: Phase,
-    /// Services it needs; none for the whole lab.
-    stations: Option<Vec<String>>,
-    not_run: Option<String>,
-    body: Body,
-}
+pub(crate) type Chapters = [fn(&Chapter<'_>) -> Vec<Trial>];
 
 /// Plans, starts, runs, reports, removes; the exit code says whether every trial that ran has passed.
-pub(crate) fn run(args: &Arguments, tests: Vec<FlowTest>, faults: bool) -> ExitCode {
-    match try_run(args, tests, faults) {
+pub(crate) fn run(args: Arguments, chapters: &Chapters, faults: bool) -> ExitCode {
+    match try_run(args, chapters, faults) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -78,7 +31,20 @@ pub(crate) fn run(args: &Arguments, tests: Vec<FlowTest>, faults: bool) -> ExitC
     }
 }
 
-fn try_run(args: &Arguments, tests: Vec<FlowTest>, faults: bool) -> Result<ExitCode> {
+/// A trial with its full name, and why it is not run.
+struct Planned {
+    trial: Trial,
+    not_run: Option<String>,
+}
+
+/// A lab and its trials.
+struct LabTrials {
+    lab: String,
+    services: usize,
+    trials: Vec<Planned>,
+}
+
+fn try_run(mut args: Arguments, chapters: &Chapters, faults: bool) -> Result<ExitCode> {
     if std::env::var_os("NEXTEST").is_some() && std::env::var_os("LAB_ATTACH").is_none() {
         bail!(
             "nextest starts every trial alone: bring a lab up and give LAB_ATTACH=default, or use cargo test"
@@ -87,272 +53,219 @@ fn try_run(args: &Arguments, tests: Vec<FlowTest>, faults: bool) -> Result<ExitC
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = PathBuf::from(env!("CARGO_BIN_EXE_streamlab"));
     let project = Project::open(Some(&root.join("lab.toml")), program)?;
-    let attach = std::env::var("LAB_ATTACH").ok();
     let runtime = Runtime::new()?;
-    let attached = match &attach {
-        Some(attach) => Some(runtime.block_on(attached(project.clone(), attach))?),
-        None => None,
+    runtime.block_on(crate::locks::self_check())?;
+    let attached = match std::env::var("LAB_ATTACH") {
+        Ok(attach) => Some(Arc::new(runtime.block_on(attached(project.clone(), &attach))?)),
+        Err(_) => None,
     };
-    let planned = plan(&project, tests, attached.as_ref(), faults)?;
+    let planned_labs = planned_labs(&project, chapters, attached.as_deref(), faults)?;
     let shell = |p: &Planned| {
-        let trial = Trial::test(p.name.clone(), || Ok(()));
+        let trial = libtest_mimic::Trial::test(p.trial.name.clone(), || Ok(()));
         trial.with_ignored_flag(p.not_run.is_some())
     };
-    let selected = |p: &Planned| !args.is_filtered_out(&shell(p));
-    if args.list || !planned.iter().any(|p| selected(p) && p.not_run.is_none()) {
-        let trials = planned.iter().map(shell).collect();
-        return Ok(libtest_mimic::run(args, trials).exit_code());
+    let selected = |p: &Planned| p.not_run.is_none() && !args.is_filtered_out(&shell(p));
+    let nothing = !planned_labs.iter().flat_map(|p| &p.trials).any(selected);
+    if args.list || nothing {
+        let trials = planned_labs.iter().flat_map(|p| &p.trials).map(shell).collect();
+        return Ok(libtest_mimic::run(&args, trials).exit_code());
     }
     let folder = root.join("target/spec");
-    let chosen: Vec<&Planned> = planned.iter().filter(|p| selected(p) && p.not_run.is_none()).collect();
-    // One trial without stations needs the whole lab.
-    let stations = chosen.iter().map(|p| p.stations.clone()).collect::<Option<Vec<_>>>().map(|s| s.concat());
-    let (lab, started) = match attached {
-        Some(lab) => (lab, None),
-        None => runtime.block_on(prepare(project, stations))?,
-    };
-    let lab = Arc::new(lab);
     let report = Arc::new(Report::default());
-    if started.is_some() {
-        remove_on_signal(&runtime, &lab);
-    }
-    let gate = Arc::new(Gate {
-        flows: AtomicUsize::new(chosen.iter().filter(|p| p.phase == Phase::Flow).count()),
-        scans: AtomicUsize::new(chosen.iter().filter(|p| p.phase == Phase::Scan).count()),
-        changed: watch::channel(()).0,
-        lab: RwLock::new(()),
-    });
-    let handle = runtime.handle().clone();
     let mut trials = Vec::new();
-    for p in planned {
-        if let Some(why) = p.not_run.clone() {
-            if !args.is_filtered_out(&shell(&p)) {
-                report.add(Row {
-                    name: p.name.clone(),
-                    what: p.what.clone(),
-                    verdict: Verdict::NotRun(why),
-                    took: Duration::ZERO,
-                });
+    let mut labs: Vec<LabSeats> = Vec::new();
+    for of_lab in planned_labs {
+        let mut seats = Seats::default();
+        for planned in of_lab.trials {
+            if !selected(&planned) {
+                if let Some(why) = planned.not_run.clone().filter(|_| !args.is_filtered_out(&shell(&planned)))
+                {
+                    let Trial { name, what, .. } = planned.trial.clone();
+                    report.add(Row { name, what, verdict: Verdict::NotRun(why), took: Duration::ZERO });
+                }
+                trials.push(shell(&planned));
+                continue;
             }
-            trials.push(shell(&p));
-            continue;
+            let name = planned.trial.name.clone();
+            let (waiting, seat) = seat(planned.trial);
+            seats.add(seat);
+            let (handle, report, folder) = (runtime.handle().clone(), Arc::clone(&report), folder.clone());
+            trials
+                .push(libtest_mimic::Trial::test(name, move || handle.block_on(waiting.run(report, folder))));
         }
-        let (lab, report, gate, handle) =
-            (Arc::clone(&lab), Arc::clone(&report), Arc::clone(&gate), handle.clone());
-        let folder = folder.clone();
-        let name = p.name.clone();
-        trials.push(Trial::test(name, move || handle.block_on(one(p, lab, report, gate, folder))));
+        if !seats.is_empty() {
+            labs.push(LabSeats { lab: of_lab.lab, services: of_lab.services, seats });
+        }
     }
-    let conclusion = libtest_mimic::run(args, trials);
+    // Each waits for its turn in a thread of its own; the schedule says how many run at a time.
+    args.test_threads = Some(trials.len());
     let about = format!(
-        "Instance `{}`, lab `{}`, images: {}.",
-        lab.endpoints.instance,
-        lab.endpoints.lab,
-        if attach.is_some() { "those of the attached lab" } else { "local" }
+        "Lab(s) {}, images: {}.",
+        labs.iter().map(|of_lab| format!("`{}`", of_lab.lab)).collect::<Vec<_>>().join(", "),
+        if attached.is_some() { "those of the attached lab" } else { "local" }
     );
+    let show = runtime.spawn(run_labs(project, labs, attached));
+    let conclusion = libtest_mimic::run(&args, trials);
+    let left = runtime.block_on(show)?;
     report.write(&folder, &about)?;
-    if let Some(started) = started {
-        runtime.block_on(async {
-            let removed = lab.engine()?.remove_instance(INSTANCE, true).await?;
-            println!("removed {} containers and {} volumes", removed.containers, removed.volumes);
-            drop(started);
-            anyhow::Ok(())
-        })?;
-    }
+    left?;
     Ok(conclusion.exit_code())
 }
 
-/// Flows hold the lab for reading, faults for writing; faults wait for the flows and for the log scan.
-struct Gate {
-    flows: AtomicUsize,
-    scans: AtomicUsize,
-    changed: watch::Sender<()>,
-    lab: RwLock<()>,
+/// A lab and the trials that run in it.
+struct LabSeats {
+    lab: String,
+    services: usize,
+    seats: Seats,
 }
 
-impl Gate {
-    async fn until(&self, counter: &AtomicUsize) {
-        let mut changes = self.changed.subscribe();
-        while counter.load(Ordering::SeqCst) > 0 {
-            if changes.changed().await.is_err() {
-                return;
-            }
+/// Each lab proves what breaks nothing on the documented ports, one after the other, the largest last. That one stays and suffers
+/// its faults; beside it the others suffer theirs, started anew on other ports.
+async fn run_labs(project: Project, mut labs: Vec<LabSeats>, attached: Option<Arc<Lab>>) -> Result<()> {
+    if let Some(lab) = attached {
+        for of_lab in labs {
+            of_lab.seats.play(&lab).await;
         }
+        return Ok(());
     }
-
-    fn done(&self, phase: Phase) {
-        match phase {
-            Phase::Flow => drop(self.flows.fetch_sub(1, Ordering::SeqCst)),
-            Phase::Scan => drop(self.scans.fetch_sub(1, Ordering::SeqCst)),
-            Phase::Fault => {}
-        }
-        self.changed.send_replace(());
+    remove_on_signal(&project);
+    // What a killed run left.
+    remove_all(&project).await?;
+    labs.sort_by_key(|of_lab| of_lab.services);
+    let Some(largest) = labs.pop() else { return Ok(()) };
+    let mut breaking = Vec::new();
+    for LabSeats { lab, seats, .. } in labs {
+        let (harmless, faults) = seats.split();
+        in_lab(&project, &lab, vacant(&project, &lab, INSTANCE)?, harmless).await?;
+        breaking.push((lab, faults));
     }
-}
-
-async fn one(
-    planned: Planned,
-    lab: Arc<Lab>,
-    report: Arc<Report>,
-    gate: Arc<Gate>,
-    folder: PathBuf,
-) -> Result<(), Failed> {
-    if planned.phase != Phase::Flow {
-        gate.until(&gate.flows).await;
-    }
-    if planned.phase == Phase::Fault {
-        gate.until(&gate.scans).await;
-    }
-    let shared = if planned.phase == Phase::Fault { None } else { Some(gate.lab.read().await) };
-    let alone = if planned.phase == Phase::Fault { Some(gate.lab.write().await) } else { None };
-    let start = Instant::now();
-    // A task of its own, so that a panic is this trial's failure and nothing else's.
-    let work = tokio::spawn((planned.body)(Arc::clone(&lab)));
-    let result = match tokio::time::timeout(LONGEST, work).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(panic)) => Err(anyhow::anyhow!("{panic}")),
-        Err(_) => Err(anyhow::anyhow!("no end after {} s", LONGEST.as_secs())),
-    };
-    let took = start.elapsed();
-    let (verdict, outcome) = match result {
-        Ok(note) => (Verdict::Proven(note), Ok(())),
+    let place = vacant(&project, &largest.lab, INSTANCE)?;
+    let stations = largest.seats.stations();
+    let (harmless, faults) = largest.seats.split();
+    let lab = match start(project.clone(), &largest.lab, place, stations).await {
+        Ok(lab) => Arc::new(lab),
         Err(error) => {
-            let text = format!("{error:#}");
-            let kept = evidence(&lab, &folder, &planned.name, &text).await;
-            let message = format!("{text}\n  evidence: {}", kept.display());
-            (Verdict::Failed(text), Err(Failed::from(message)))
+            let why = format!("lab {} did not start: {error:#}", largest.lab);
+            let others = breaking.into_iter().map(|(_, seats)| seats);
+            others.chain([harmless, faults]).for_each(|seats| seats.fail(&why));
+            return Ok(());
         }
     };
-    drop((shared, alone));
-    gate.done(planned.phase);
-    report.add(Row { name: planned.name, what: planned.what, verdict, took });
-    outcome
+    harmless.play(&lab).await;
+    // Their ports are chosen while all of the largest lab's are taken.
+    let mut beside = Vec::new();
+    for (other, seats) in breaking {
+        let place = vacant(&project, &other, &format!("{INSTANCE}-{other}"))?;
+        let project = &project;
+        beside.push(async move { in_lab(project, &other, place, seats).await });
+    }
+    let ((), others) = tokio::join!(faults.play(&lab), futures::future::try_join_all(beside));
+    lab.remove().await?;
+    others?;
+    Ok(())
 }
 
-fn plan(
+/// Starts a lab, plays trials in it, removes it.
+async fn in_lab(project: &Project, lab: &str, place: Instance, seats: Seats) -> Result<()> {
+    if seats.is_empty() {
+        return Ok(());
+    }
+    match start(project.clone(), lab, place, seats.stations()).await {
+        Ok(lab) => {
+            let lab = Arc::new(lab);
+            seats.play(&lab).await;
+            lab.remove().await
+        }
+        Err(error) => {
+            seats.fail(&format!("lab {lab} did not start: {error:#}"));
+            Ok(())
+        }
+    }
+}
+
+/// What each lab has to prove. A row that belongs to several is proven in the smallest; ports, readiness and the like in each.
+fn planned_labs(
     project: &Project,
-    tests: Vec<FlowTest>,
+    chapters: &Chapters,
     attached: Option<&Lab>,
     faults: bool,
-) -> Result<Vec<Planned>> {
+) -> Result<Vec<LabTrials>> {
+    let chosen = std::env::var("LAB").ok();
+    let mut names = match (attached, &chosen) {
+        (Some(lab), _) => vec![lab.plan.lab.clone()],
+        (None, Some(lab)) => vec![lab.clone()],
+        (None, None) => project.file.labs_in_order().into_iter().map(str::to_owned).collect(),
+    };
+    let mut plans: Vec<Plan> = Vec::new();
+    for name in &names {
+        let plan = project.plan(Some(name), Instance::documented())?;
+        // A lab with the same plan as one before it is that lab by another name.
+        if !plans.iter().any(|other| same(other, &plan)) {
+            plans.push(plan);
+        }
+    }
+    names.retain(|name| plans.iter().any(|p| &p.lab == name));
+    let mut planned_labs = Vec::new();
+    let mut given = BTreeSet::new();
+    for (number, plan) in plans.iter().enumerate() {
+        let smallest = |labs: &[&str]| {
+            let there = plans.iter().filter(|p| labs.contains(&p.lab.as_str()));
+            there.min_by_key(|p| p.services.len()).is_some_and(|p| p.lab == plan.lab)
+        };
+        let chapter = Chapter::new(project, plan, &smallest);
+        let mut trials: Vec<Trial> =
+            chapters.iter().flat_map(|chapter_trials| chapter_trials(&chapter)).collect();
+        given.extend(chapter.given());
+        if number > 0 {
+            for trial in &mut trials {
+                trial.name = format!("{}::{}", plan.lab, trial.name);
+            }
+        }
+        let planned = trials.into_iter().map(|trial| {
+            let not_run = not_run(project, plan, attached, faults, &trial);
+            Planned { trial, not_run }
+        });
+        let services = plan.services.len();
+        planned_labs.push(LabTrials { lab: plan.lab.clone(), services, trials: planned.collect() });
+    }
     let rows: BTreeSet<&str> = project.file.flows.iter().map(|f| f.id.get_ref().as_str()).collect();
-    let functions: BTreeSet<&str> = tests.iter().map(|t| t.id).collect();
-    if rows != functions {
-        let without: Vec<_> = rows.difference(&functions).collect();
-        let unknown: Vec<_> = functions.difference(&rows).collect();
+    if rows != given {
+        let without: Vec<_> = rows.difference(&given).collect();
+        let unknown: Vec<_> = given.difference(&rows).collect();
         bail!(
             "lab.toml and the spec differ: flows without a test {without:?}, tests without a flow {unknown:?}"
         );
     }
-    let not_run = |needs_engine: bool, fault: bool, stations: &[String]| -> Option<String> {
-        if needs_engine && attached.is_some_and(|lab| lab.engine().is_err()) {
-            return Some("needs the engine".to_owned());
-        }
-        if fault && attached.is_some() && !faults {
-            return Some("an attached lab suffers no fault without --faults".to_owned());
-        }
-        needs_image(project, attached, stations).map(|image| format!("needs image {image}"))
-    };
-    let mut planned = Vec::new();
-    for test in tests {
-        let flow: &Flow =
-            project.file.flows.iter().find(|f| f.id.get_ref() == test.id).context("compared above")?;
-        let needs = flow.needs.iter().map(|n| n.get_ref().as_str());
-        let stations: Vec<String> = flow.stations().chain(needs).map(str::to_owned).collect();
-        planned.push(Planned {
-            name: format!("{}::{}", if flow.fault { "fault" } else { "flow" }, test.id),
-            what: flow.proves.clone(),
-            phase: if flow.fault { Phase::Fault } else { Phase::Flow },
-            not_run: not_run(test.needs_engine, flow.fault, &stations),
-            stations: Some(stations),
-            body: test.body,
-        });
-    }
-    let documented = project.topology(None, Instance::documented())?;
-    for row in ports::rows(&documented) {
-        let stations = vec![row.service.clone()];
-        planned.push(Planned {
-            name: format!("port::{}::{}", row.service, row.port),
-            what: row.what.clone(),
-            phase: Phase::Flow,
-            not_run: not_run(row.inside, false, &stations),
-            stations: Some(stations),
-            body: row.body(),
-        });
-    }
-    for (name, target) in metrics::targets(&documented) {
-        let stations = vec![target.instance.clone(), "prometheus".to_owned()];
-        planned.push(Planned {
-            name,
-            what: format!("Prometheus reads {} of it", target.path),
-            phase: Phase::Flow,
-            not_run: not_run(false, false, &stations),
-            stations: Some(stations),
-            body: metrics::target_body(target),
-        });
-    }
-    for alert in &project.file.alerts {
-        let name = format!("alert::{}", alert.name.get_ref());
-        let stations: Vec<String> =
-            ["prometheus", "alertmanager", "alert-receiver", "mail-sink"].map(str::to_owned).to_vec();
-        let Some(fault) = alert.fault.as_ref().map(|f| f.get_ref().clone()) else {
-            continue;
-        };
-        planned.push(Planned {
-            name,
-            what: format!("{}: from the fault to the notice that it is over", alert.about),
-            phase: Phase::Fault,
-            not_run: not_run(true, true, &stations),
-            stations: Some(stations),
-            body: alerts::body(alert.name.get_ref().clone(), fault),
-        });
-    }
-    for service in health::services(&documented) {
-        let stations = vec![service.clone()];
-        planned.push(Planned {
-            name: format!("health::{service}"),
-            what: "its health command, inside, agrees with the engine's probe, and can say no".to_owned(),
-            phase: Phase::Flow,
-            not_run: not_run(true, false, &stations),
-            stations: Some(stations),
-            body: health::body(service),
-        });
-    }
-    for row in command_rows::rows(&project.file) {
-        planned.push(Planned {
-            name: format!("command::{}", row.id),
-            what: row.what.clone(),
-            phase: if row.fault { Phase::Fault } else { Phase::Flow },
-            not_run: not_run(true, row.fault, &[]),
-            stations: None,
-            body: row.body(),
-        });
-    }
-    planned.push(Planned {
-        name: "logs::nothing-unexpected".to_owned(),
-        what: "no service said ERROR between its start and the first fault, except what is expected by name"
-            .to_owned(),
-        phase: Phase::Scan,
-        not_run: not_run(true, false, &[]),
-        stations: Some(Vec::new()),
-        body: Arc::new(|lab| Box::pin(logs::nothing_unexpected(lab))),
-    });
-    // Faults are taken up last: a waiting fault must not hold a thread that a flow needs.
-    planned.sort_by_key(|p| match p.phase {
-        Phase::Flow => 0,
-        Phase::Scan => 1,
-        Phase::Fault => 2,
-    });
-    Ok(planned)
+    Ok(planned_labs)
 }
 
-/// The first image on the path that there is not: the local source's, or that of a service that an attached lab lacks.
-fn needs_image(project: &Project, attached: Option<&Lab>, stations: &[String]) -> Option<String> {
-    let on_path = |name: &str, members: &[String]| stations.iter().any(|s| s == name || members.contains(s));
-    let specs = project.file.services.iter().filter(|(name, spec)| on_path(name, &spec.member_names(name)));
-    let missing = |(name, spec): &(&String, &streamlab::topology::ServiceSpec)| match attached {
-        Some(lab) => !lab.topology.services.iter().any(|s| &s.group == *name),
-        None => project.file.images[spec.image.get_ref()].recipe.is_none(),
+fn same(one: &Plan, other: &Plan) -> bool {
+    let without_name = |plan: &Plan| {
+        let plan = Plan { lab: String::new(), ..plan.clone() };
+        serde_json::to_value(plan).unwrap_or_default()
     };
-    specs.into_iter().find(missing).map(|(_, spec)| spec.image.get_ref().clone())
+    without_name(one) == without_name(other)
+}
+
+fn not_run(
+    project: &Project,
+    plan: &Plan,
+    attached: Option<&Lab>,
+    faults: bool,
+    trial: &Trial,
+) -> Option<String> {
+    if trial.engine && attached.is_some_and(|lab| lab.engine().is_err()) {
+        return Some("needs the engine".to_owned());
+    }
+    if matches!(trial.kind, Kind::Fault(_)) && attached.is_some() && !faults {
+        return Some("an attached lab suffers no fault without --faults".to_owned());
+    }
+    // The first missing image on the path: one without a recipe, or that of a service that an attached lab does not have.
+    let there = match attached {
+        Some(lab) => lab.plan.clone(),
+        None => Source::Local.part_of(&project.file, plan).ok()?,
+    };
+    let stations = trial.stations.as_deref().unwrap_or_default();
+    let missing = stations.iter().flat_map(|s| plan.meant(s)).find(|s| there.service(&s.name).is_none());
+    missing.map(|service| format!("needs image {}", service.image))
 }

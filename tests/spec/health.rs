@@ -3,29 +3,30 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use streamlab::topology::Topology;
 
-use crate::harness::Body;
 use crate::lab::Lab;
+use crate::trial::{Chapter, Check, Trial, row};
 
 /// Services with a health command: all but those that only have to end.
-pub(crate) fn services(documented: &Topology) -> Vec<String> {
-    let healthy = documented.services.iter().filter(|s| documented.health(s).is_some());
-    healthy.map(|s| s.name.clone()).collect()
+pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
+    let healthy = chapter.plan.services.iter().filter(|s| s.health.is_some());
+    let trial = |service: &streamlab::topology::Service| {
+        let name = service.name.clone();
+        let check = Check::plain(move |lab| {
+            let name = name.clone();
+            Box::pin(async move { agrees(&lab, &name).await })
+        });
+        let what = "its health command, run inside, says that it is ready, and fails for something that is not there".to_owned();
+        row(format!("health::{}", service.name), what, vec![service.name.clone()], true, check)
+    };
+    healthy.map(trial).collect()
 }
 
-pub(crate) fn body(service: String) -> Body {
-    Arc::new(move |lab| {
-        let service = service.clone();
-        Box::pin(async move { agrees(&lab, &service).await })
-    })
-}
-
-/// The engine's own probe has found it ready: the command must say the same, and must be able to say no.
+/// The engine has found it ready by its own question: the command must say the same, and must be able to say no.
 async fn agrees(lab: &Arc<Lab>, service: &str) -> Result<String> {
     let spec = lab.service(service)?;
-    let health = lab.topology.health(spec).context("no health command")?;
-    let words: Vec<&str> = health.iter().map(String::as_str).collect();
+    let health = spec.health.as_ref().context("no health command")?;
+    let words: Vec<&str> = health.command.iter().map(String::as_str).collect();
     lab.exec(service, &words).await?;
     // The same question about something that is not there.
     let mut wrong = words;
@@ -34,5 +35,5 @@ async fn agrees(lab: &Arc<Lab>, service: &str) -> Result<String> {
     if answer.code == 0 {
         bail!("{wrong:?} says that it is healthy too");
     }
-    Ok(health[1..].join(" "))
+    Ok(health.command[1..].join(" "))
 }

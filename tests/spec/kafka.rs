@@ -7,10 +7,33 @@ use anyhow::{Context, Result, bail};
 use streamlab::clients::kafka;
 use streamlab::probes::{Answer, eventually};
 
-use crate::harness::PATIENCE;
 use crate::lab::Lab;
+use crate::trial::{Chapter, Check, PATIENCE, Trial};
 
-pub(crate) const CLUSTER_ID: &str = "5L6g3nShT-eMCtK--X86sw";
+const CLUSTER_ID: &str = "5L6g3nShT-eMCtK--X86sw";
+
+pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
+    [chapter.flow("kraft-quorum", Check::plain(|lab| Box::pin(kraft_quorum(lab))))]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// Runs one of Kafka's own tools inside the broker number `at`, by the address for commands inside.
+pub(crate) async fn kafka_tool(lab: &Lab, at: usize, tool: &str, arguments: &[&str]) -> Result<String> {
+    let brokers = lab.names_of("kafka");
+    let broker = brokers.get(at).with_context(|| format!("no broker number {at}"))?;
+    let path = format!("/opt/kafka/bin/{tool}");
+    let server = inside(lab, broker, "local")?;
+    let command = [&[path.as_str(), "--bootstrap-server", &server], arguments].concat();
+    lab.exec(broker, &command).await
+}
+
+/// `localhost:PORT` of a service's port, as commands inside its container use it.
+pub(crate) fn inside(lab: &Lab, service: &str, port: &str) -> Result<String> {
+    let found = lab.service(service)?.ports.iter().find(|p| p.name == port);
+    Ok(format!("localhost:{}", found.with_context(|| format!("{service} has no port {port}"))?.container))
+}
 
 /// What `kafka-metadata-quorum describe --status` says (rdkafka cannot ask).
 #[derive(Debug)]
@@ -23,14 +46,7 @@ pub(crate) struct Quorum {
 }
 
 pub(crate) async fn quorum(lab: &Lab) -> Result<Quorum> {
-    let command = [
-        "/opt/kafka/bin/kafka-metadata-quorum.sh",
-        "--bootstrap-server",
-        "localhost:9092",
-        "describe",
-        "--status",
-    ];
-    let text = lab.exec("kafka-broker-1", &command).await?;
+    let text = kafka_tool(lab, 0, "kafka-metadata-quorum.sh", &["describe", "--status"]).await?;
     let field = |name: &str| {
         let line = text.lines().find(|l| l.starts_with(name));
         let value = line.and_then(|l| l.split_once(':')).map(|(_, v)| v.trim().to_owned());
@@ -91,12 +107,14 @@ pub(crate) async fn kraft_quorum(lab: Arc<Lab>) -> Result<String> {
     if brokers != [4, 5, 6] {
         bail!("clients see brokers {brokers:?}");
     }
-    let state = lab.engine()?.instance(lab.topology.instance.name()).await?;
-    for container in state.containers.iter().filter(|c| c.service.starts_with("kafka-")) {
-        if let Some((host, inside)) =
-            container.ports.iter().find(|(_, inside)| [9093, 19092, 9092].contains(inside))
-        {
-            bail!("{} publishes {inside} on host port {host}", container.container);
+    // Of the nodes' ports only the one for clients on the host is published.
+    let state = lab.engine()?.instance(lab.plan.instance.name()).await?;
+    for name in lab.names_of("kafka-quorum").into_iter().chain(lab.names_of("kafka")) {
+        let published = &state.of(&name).with_context(|| format!("no container of {name}"))?.ports;
+        let clients = lab.service(&name)?.ports.iter().filter(|p| p.name == "host").map(|p| p.container);
+        let allowed: Vec<u16> = clients.collect();
+        if let Some((host, inside)) = published.iter().find(|(_, inside)| !allowed.contains(inside)) {
+            bail!("{name} publishes {inside} on host port {host}");
         }
     }
     Ok(format!("leader is node {}, largest follower lag {}", quorum.leader, quorum.max_lag))

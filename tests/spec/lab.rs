@@ -1,31 +1,36 @@
 //! The lab under test: started or attached to, asked, disturbed, removed; and the evidence of what failed in it.
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use futures::FutureExt as _;
+use streamlab::clients::kafka;
 use streamlab::engine::{
-    Engine, Resolved, Source, Started, UpOptions, build_images, free_offset, recipe_images,
+    Engine, Event, Prepared, Session, SourceChoice, StartEvent, build_images, free_offset, prepare,
+    recipe_images,
 };
+use streamlab::probes::{Answer, eventually};
 use streamlab::project::Project;
-use streamlab::topology::{DEFAULT_INSTANCE, Endpoints, Instance, Service, Topology};
-use tokio::runtime::Runtime;
+use streamlab::topology::{Endpoints, Instance, KAFKA, Plan, Service, Source};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-use crate::alerts::Episodes;
+use crate::trial::PATIENCE;
 
 /// The instance that the spec starts, beside a lab that is up.
 pub(crate) const INSTANCE: &str = "test";
+
 /// What a trial may know: the endpoints; and the engine, where there is one.
 pub(crate) struct Lab {
     pub(crate) project: Project,
     pub(crate) endpoints: Endpoints,
-    pub(crate) topology: Topology,
-    /// What faults have shown of their alerts.
-    pub(crate) episodes: Episodes,
+    pub(crate) plan: Plan,
     engine: Option<Engine>,
-    resolved: Option<Resolved>,
+    prepared: Option<Prepared>,
 }
 
 impl Lab {
@@ -38,7 +43,12 @@ impl Lab {
     }
 
     pub(crate) fn service(&self, name: &str) -> Result<&Service> {
-        self.topology.service(name).with_context(|| format!("no service {name}"))
+        self.plan.service(name).with_context(|| format!("no service {name}"))
+    }
+
+    /// The services that play a role, or of a group.
+    pub(crate) fn names_of(&self, role: &str) -> Vec<String> {
+        self.plan.meant(role).into_iter().map(|s| s.name.clone()).collect()
     }
 
     /// Runs a command inside a service; its output, if it ended with 0.
@@ -54,78 +64,116 @@ impl Lab {
         self.engine()?.kill(&self.service(service)?.container).await
     }
 
-    /// Starts a killed service again and waits until it is ready.
-    pub(crate) async fn start_again(&self, service: &str) -> Result<()> {
-        self.start_all_again(&[service]).await
+    /// Kills services, does `work`, and starts them again whatever became of it, also where it panics; then waits until they are
+    /// ready.
+    pub(crate) async fn while_killed<T>(
+        &self,
+        services: &[&str],
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let killed = async {
+            for service in services {
+                self.kill(service).await?;
+            }
+            work.await
+        };
+        let seen = AssertUnwindSafe(killed).catch_unwind().await;
+        let again = self.start_again(services).await;
+        match seen {
+            Ok(seen) => {
+                let seen = seen?;
+                again?;
+                Ok(seen)
+            }
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
     }
 
-    /// Starts killed services again, one after the other, and waits until all are ready.
-    pub(crate) async fn start_all_again(&self, services: &[&str]) -> Result<()> {
+    /// Starts services that do not run, in this order, and waits until all are ready.
+    pub(crate) async fn start_again(&self, services: &[&str]) -> Result<()> {
         let engine = self.engine()?;
         for service in services {
             engine.start_again(&self.service(service)?.container).await?;
         }
         for service in services {
-            engine.until_ready(&self.topology, self.service(service)?).await?;
+            engine.until_ready(&self.plan, self.service(service)?).await?;
         }
+        self.is_whole().await
+    }
+
+    /// Waits until every replica is in sync: a broker that answers may still be behind, and the next fault would meet a
+    /// cluster that is not whole.
+    pub(crate) async fn is_whole(&self) -> Result<()> {
+        if !self.plan.roles.contains_key(KAFKA) {
+            return Ok(());
+        }
+        let every = Duration::from_millis(500);
+        eventually("every replica is in sync", PATIENCE, every, || async {
+            let behind = kafka::out_of_sync(&self.bootstrap()).await?;
+            Ok(if behind.is_empty() { Answer::Is(()) } else { Answer::NotYet(behind.join(", ")) })
+        })
+        .await?;
         Ok(())
     }
 
-    /// The addresses of services in the lab's network.
-    pub(crate) async fn addresses(&self, services: &[&str]) -> Result<Vec<String>> {
-        let mut found = Vec::new();
-        for service in services {
-            let container = &self.service(service)?.container;
-            let options = None::<testcontainers::bollard::query_parameters::InspectContainerOptions>;
-            let inspected = self.engine()?.client().inspect_container(container, options).await?;
-            let networks = inspected.network_settings.and_then(|n| n.networks).unwrap_or_default();
-            let address = networks.get(&self.topology.network).and_then(|n| n.ip_address.clone());
-            found.push(address.with_context(|| format!("{service} has no address"))?);
-        }
-        Ok(found)
+    /// The address of a service in the lab's network.
+    pub(crate) async fn address(&self, service: &str) -> Result<String> {
+        self.engine()?.address(&self.service(service)?.container, &self.plan.network).await
     }
 
     /// Stops the whole lab, data kept, and starts it again.
     pub(crate) async fn down_and_up(&self) -> Result<()> {
-        let engine = self.engine()?;
-        engine.remove_instance(self.topology.instance.name(), false).await?;
-        let started =
-            up(engine, &self.project, &self.topology, self.resolved.clone().context("attached")?).await?;
-        started.give_away();
+        let prepared = self.prepared.as_ref().context("an attached lab is not stopped")?;
+        self.engine()?.remove_instance(self.plan.instance.name(), false).await?;
+        up(self.engine()?, &self.project, prepared).await?;
+        self.is_whole().await
+    }
+
+    /// Removes it, with its data.
+    pub(crate) async fn remove(&self) -> Result<()> {
+        let removed = self.engine()?.remove_instance(self.plan.instance.name(), true).await?;
+        println!("removed {} containers and {} volumes", removed.containers, removed.volumes);
         Ok(())
     }
 }
 
-async fn up(engine: &Engine, project: &Project, topology: &Topology, resolved: Resolved) -> Result<Started> {
-    let (events, mut seen) = tokio::sync::mpsc::unbounded_channel();
-    let (_keep, never) = watch::channel(false);
-    let options = UpOptions { source: "local".to_owned(), resolved };
+/// Prints what is worth a line; ends when the sender is dropped.
+fn printer() -> (UnboundedSender<Event>, JoinHandle<()>) {
+    let (events, mut seen) = unbounded_channel();
     let printer = tokio::spawn(async move {
         while let Some(event) = seen.recv().await {
-            if let streamlab::engine::StartEvent::Ready(name, took) = event {
+            if let Event::Start(StartEvent::Ready(name, took)) = event {
                 println!("  {name:<24} ready after {:.1} s", took.as_secs_f64());
             }
         }
     });
-    let started = engine.up(project, topology, &options, events, never).await;
-    printer.await?;
-    started
+    (events, printer)
 }
 
-/// What a failed trial leaves behind: every service's log and inspect output, and what was seen.
+async fn up(engine: &Engine, project: &Project, prepared: &Prepared) -> Result<()> {
+    let (events, printer) = printer();
+    let (_keep, never) = watch::channel(false);
+    let started = streamlab::engine::start(project, engine, prepared, &events, never).await;
+    drop(events);
+    printer.await?;
+    // It is removed by its label: the trials outlive any handle's owner.
+    drop(started?.give_away());
+    Ok(())
+}
+
+/// What a failed trial leaves behind: every service's whole log and what the engine says of it, the plan, and what was seen.
 pub(crate) async fn evidence(lab: &Lab, folder: &Path, trial: &str, text: &str) -> PathBuf {
     let safe: String =
         trial.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
     let folder = folder.join("evidence").join(safe);
     let _ = std::fs::create_dir_all(&folder);
     let _ = std::fs::write(folder.join("failure.txt"), text);
-    let _ = std::fs::write(folder.join("topology.txt"), format!("{:#?}", lab.topology));
+    let _ = std::fs::write(folder.join("plan.txt"), format!("{:#?}", lab.plan));
     if let Some(engine) = &lab.engine {
-        for service in &lab.topology.services {
-            let lines = engine.last_lines(&service.container, 2000).await;
-            let _ = std::fs::write(folder.join(format!("{}.log", service.name)), lines);
-            let options = None::<testcontainers::bollard::query_parameters::InspectContainerOptions>;
-            if let Ok(found) = engine.client().inspect_container(&service.container, options).await {
+        for service in &lab.plan.services {
+            let log = engine.whole_log(&service.container).await.unwrap_or_else(|e| format!("{e:#}\n"));
+            let _ = std::fs::write(folder.join(format!("{}.log", service.name)), log);
+            if let Ok(found) = engine.inspect(&service.container).await {
                 let json = serde_json::to_string_pretty(&found).unwrap_or_default();
                 let _ = std::fs::write(folder.join(format!("{}.json", service.name)), json);
             }
@@ -134,42 +182,41 @@ pub(crate) async fn evidence(lab: &Lab, folder: &Path, trial: &str, text: &str) 
     folder
 }
 
+/// Where an instance of a lab has room: on the documented ports, or with all of them moved.
+pub(crate) fn vacant(project: &Project, lab: &str, instance: &str) -> Result<Instance> {
+    Ok(Instance::new(instance, free_offset(project, Some(lab), instance)?)?)
+}
+
 /// Starts a lab with what `stations` need (the whole lab where none).
-pub(crate) async fn prepare(
+pub(crate) async fn start(
     project: Project,
+    lab: &str,
+    instance: Instance,
     stations: Option<Vec<String>>,
-) -> Result<(Lab, Option<Started>)> {
+) -> Result<Lab> {
     let engine = Engine::connect().await?;
     build_own_image(&engine, &project).await?;
-    // What a killed run left.
-    engine.remove_instance(INSTANCE, true).await?;
-    let offset = free_offset(&project, None, INSTANCE)?;
-    if offset > 0 {
+    if instance.offset() > 0 {
         println!(
-            "documented host ports are taken (a lab `{DEFAULT_INSTANCE}` is up?): this run moves its own by {offset}; \
-             the documented numbers are proven from the definition"
+            "documented host ports are taken: instance {instance} of lab {lab} moves its own by {}",
+            instance.offset()
         );
     }
-    let whole = project.topology(None, Instance::new(INSTANCE, offset)?)?.buildable(&project.file);
-    let topology = match stations {
-        Some(stations) => whole.only(stations.iter().map(String::as_str)),
+    let whole = project.plan(Some(lab), instance.clone())?;
+    let whole = Source::Local.part_of(&project.file, &whole)?;
+    let wanted = match stations {
+        Some(stations) => whole.only(&project.file, stations.iter().map(String::as_str))?,
         None => whole,
     };
-    let resolved = engine.resolve(&project, &topology, Source::Local).await?;
-    println!("starting instance {INSTANCE}: {} services", topology.services.len());
-    let started = up(&engine, &project, &topology, resolved.clone()).await?;
-    let endpoints = Endpoints::of(&topology);
-    Ok((
-        Lab {
-            project,
-            endpoints,
-            topology,
-            episodes: Episodes::default(),
-            engine: Some(engine),
-            resolved: Some(resolved),
-        },
-        Some(started),
-    ))
+    let (events, printer) = printer();
+    let prepared = prepare(&project, &engine, &wanted, SourceChoice::Local, &events).await;
+    drop(events);
+    printer.await?;
+    let prepared = prepared?;
+    println!("starting lab {lab} as instance {instance}: {} services", prepared.plan.services.len());
+    up(&engine, &project, &prepared).await?;
+    let (plan, endpoints) = (prepared.plan.clone(), Endpoints::of(&prepared.plan));
+    Ok(Lab { project, endpoints, plan, engine: Some(engine), prepared: Some(prepared) })
 }
 
 /// The lab of an instance, or of an endpoints file.
@@ -178,35 +225,17 @@ pub(crate) async fn attached(project: Project, attach: &str) -> Result<Lab> {
         let text = std::fs::read_to_string(attach)?;
         let endpoints: Endpoints =
             serde_json::from_str(&text).with_context(|| format!("{attach} is no endpoints file"))?;
-        let whole = project.topology(Some(&endpoints.lab), Instance::documented())?;
+        let whole = project.plan(Some(&endpoints.lab), Instance::documented())?;
         let all = whole.host_ports().all(|(_, service, _)| endpoints.services.contains_key(&service.name));
-        let topology = if all { whole } else { whole.buildable(&project.file) };
-        return Ok(Lab {
-            project,
-            endpoints,
-            topology,
-            episodes: Episodes::default(),
-            engine: None,
-            resolved: None,
-        });
+        let plan = if all { whole } else { whole.buildable(&project.file)? };
+        return Ok(Lab { project, endpoints, plan, engine: None, prepared: None });
     }
-    let engine = Engine::connect().await?;
-    let state = engine.instance(attach).await?;
-    if state.containers.is_empty() {
-        bail!("LAB_ATTACH={attach}: no such file, and no instance of that name is up (./lab up)");
-    }
-    let whole = project.topology(state.lab.as_deref(), Instance::new(attach, state.offset)?)?;
-    let upstream = state.source.as_deref() == Some("upstream");
-    let topology = if upstream { whole } else { whole.buildable(&project.file) };
-    let resolved = engine.resolve(&project, &topology, Source::Local).await.ok();
-    Ok(Lab {
-        project,
-        endpoints: Endpoints::of(&topology),
-        topology,
-        episodes: Episodes::default(),
-        engine: Some(engine),
-        resolved,
-    })
+    let session = Session::attach(project, attach)
+        .await
+        .with_context(|| format!("LAB_ATTACH={attach} is neither a file nor an instance that is up"))?;
+    let endpoints = session.endpoints();
+    let Session { project, engine, plan, .. } = session;
+    Ok(Lab { project, endpoints, plan, engine: Some(engine), prepared: None })
 }
 
 /// The program changes with every edit and its image takes a second; all others must have been built.
@@ -221,14 +250,26 @@ async fn build_own_image(engine: &Engine, project: &Project) -> Result<()> {
         }
     }
     let wanted = own.into_iter().map(|r| r.name).collect();
-    let (events, _seen) = tokio::sync::mpsc::unbounded_channel();
-    build_images(engine, project, &wanted, events).await
+    build_images(engine, project, &wanted, |_| ()).await
 }
 
-/// Ctrl-C and SIGTERM remove the lab before the process ends; after SIGKILL the next run does.
-pub(crate) fn remove_on_signal(runtime: &Runtime, lab: &Arc<Lab>) {
-    let lab = Arc::clone(lab);
-    runtime.spawn(async move {
+/// Removes every instance that the spec starts.
+pub(crate) async fn remove_all(project: &Project) -> Result<()> {
+    let engine = Engine::connect().await?;
+    let beside = project.file.labs_in_order().into_iter().map(|lab| format!("{INSTANCE}-{lab}"));
+    for instance in beside.chain([INSTANCE.to_owned()]) {
+        let removed = engine.remove_instance(&instance, true).await;
+        removed.with_context(|| {
+            format!("{instance} could not be removed\n  ./lab down --volumes --instance {instance}")
+        })?;
+    }
+    Ok(())
+}
+
+/// Ctrl-C and SIGTERM remove the labs before the process ends; after SIGKILL the next run does.
+pub(crate) fn remove_on_signal(project: &Project) {
+    let project = project.clone();
+    tokio::spawn(async move {
         use tokio::signal::unix::{SignalKind, signal};
         let (Ok(mut interrupt), Ok(mut terminate)) =
             (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
@@ -236,9 +277,9 @@ pub(crate) fn remove_on_signal(runtime: &Runtime, lab: &Arc<Lab>) {
             return;
         };
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-        eprintln!("interrupted: removing instance {INSTANCE}");
-        if let Ok(engine) = lab.engine() {
-            let _ = engine.remove_instance(INSTANCE, true).await;
+        eprintln!("interrupted: removing what was started");
+        if let Err(error) = remove_all(&project).await {
+            eprintln!("{error:#}");
         }
         std::process::exit(130);
     });

@@ -3,9 +3,21 @@
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use futures::TryStreamExt;
 
 use crate::lab::Lab;
+use crate::trial::{Chapter, Check, Kind, Trial};
+
+pub(crate) fn trials(_: &Chapter<'_>) -> Vec<Trial> {
+    vec![Trial {
+        name: "logs::nothing-unexpected".to_owned(),
+        what: "no service said ERROR between its start and the first fault, except what is expected by name"
+            .to_owned(),
+        kind: Kind::Scan,
+        stations: Some(Vec::new()),
+        engine: true,
+        check: Check::plain(|lab| Box::pin(nothing_unexpected(lab))),
+    }]
+}
 
 /// Lines that may say ERROR, each with the reason.
 const EXPECTED: [(&str, &str); 3] = [
@@ -23,12 +35,11 @@ const EXPECTED: [(&str, &str); 3] = [
     ),
 ];
 
-pub(crate) async fn nothing_unexpected(lab: Arc<Lab>) -> Result<String> {
+async fn nothing_unexpected(lab: Arc<Lab>) -> Result<String> {
     let mut found = Vec::new();
     let mut lines = 0;
-    for service in &lab.topology.services {
-        let log: Vec<String> = lab.engine()?.log(&service.container, None, false).try_collect().await?;
-        for line in log.concat().lines() {
+    for service in &lab.plan.services {
+        for line in lab.engine()?.whole_log(&service.container).await?.lines() {
             lines += 1;
             let says_error = [
                 " ERROR ",
@@ -55,5 +66,5 @@ pub(crate) async fn nothing_unexpected(lab: Arc<Lab>) -> Result<String> {
         found.truncate(10);
         bail!("{all} unexpected lines:\n  {}", found.join("\n  "));
     }
-    Ok(format!("{lines} lines of {} services", lab.topology.services.len()))
+    Ok(format!("{lines} lines of {} services", lab.plan.services.len()))
 }

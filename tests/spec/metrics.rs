@@ -10,55 +10,68 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use streamlab::clients::prometheus::Prometheus;
 use streamlab::clients::{http, kafka};
 use streamlab::probes::{Answer, eventually};
-use streamlab::topology::{Target, Topology};
+use streamlab::topology::Target;
 
-use crate::harness::{Body, PATIENCE};
+use crate::kafka::kafka_tool;
 use crate::lab::Lab;
 use crate::transactions::new_run;
+use crate::trial::{Chapter, Check, PATIENCE, Trial, row};
 
 const EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) fn prometheus(lab: &Lab) -> Result<Prometheus> {
-    Ok(Prometheus::new(format!("http://127.0.0.1:{}", lab.endpoints.port("prometheus", "web")?)))
+    Ok(Prometheus::new(lab.endpoints.url("prometheus", "web")?))
 }
 
-/// The name of a target's trial, and the service that it is of.
-pub(crate) fn targets(documented: &Topology) -> Vec<(String, Target)> {
-    documented.targets().into_iter().map(|t| (format!("target::{}::{}", t.job, t.instance), t)).collect()
+pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
+    let flows = [
+        chapter.flow("jmx-metrics", Check::plain(|lab| Box::pin(jmx_metrics(lab)))),
+        chapter.flow("jvm-memory", Check::plain(|lab| Box::pin(jvm_memory(lab)))),
+        chapter.flow("consumer-lag", Check::plain(|lab| Box::pin(consumer_lag(lab)))),
+        chapter.flow("app-metrics", Check::plain(|lab| Box::pin(app_metrics(lab)))),
+    ];
+    // A lab may have services that could be read, and nobody who reads them.
+    let read = chapter.plan.service("prometheus").is_some();
+    let targets = chapter.plan.targets().into_iter().filter(|_| read).map(|target| {
+        let stations = vec![target.instance.clone(), "prometheus".to_owned()];
+        let name = format!("target::{}::{}", target.job, target.instance);
+        let what = format!("Prometheus reads {} of it", target.path);
+        let check = Check::plain(move |lab| Box::pin(is_read(lab, target.clone())));
+        row(name, what, stations, false, check)
+    });
+    flows.into_iter().flatten().chain(targets).collect()
 }
 
-pub(crate) fn target_body(target: Target) -> Body {
-    Arc::new(move |lab| {
-        let target = target.clone();
-        Box::pin(async move {
-            let prometheus = prometheus(&lab)?;
-            let up = eventually(&format!("{} is read", target.instance), PATIENCE, EVERY, || async {
-                let found = prometheus.targets().await?;
-                let is = |t: &&streamlab::clients::prometheus::TargetState| {
-                    t.labels.get("job") == Some(&target.job)
-                        && t.labels.get("instance") == Some(&target.instance)
-                };
-                let found: Vec<_> = found.iter().filter(is).cloned().collect();
-                let [found] = found.as_slice() else { bail!("{} targets of that name", found.len()) };
-                if !found.scrape_url.ends_with(&target.path) {
-                    bail!("{} is read, documented is {}", found.scrape_url, target.path);
-                }
-                Ok(if found.health == "up" {
-                    Answer::Is(found.last_scrape_duration)
-                } else {
-                    Answer::NotYet(format!("{}: {}", found.health, found.last_error))
-                })
-            })
-            .await?;
-            let labels = format!("{{job=\"{}\",instance=\"{}\"}}", target.job, target.instance);
-            let samples =
-                prometheus.sum(&format!("scrape_samples_scraped{labels}")).await?.unwrap_or_default();
-            if samples < 1.0 {
-                bail!("it is up and gives nothing");
-            }
-            Ok(format!("{samples} samples in {:.0} ms", up * 1000.0))
+async fn is_read(lab: Arc<Lab>, target: Target) -> Result<String> {
+    let prometheus = prometheus(&lab)?;
+    let up = eventually(&format!("{} is read", target.instance), PATIENCE, EVERY, || async {
+        let found = prometheus.targets().await?;
+        let is = |t: &&streamlab::clients::prometheus::TargetState| {
+            t.labels.get("job") == Some(&target.job) && t.labels.get("instance") == Some(&target.instance)
+        };
+        let found: Vec<_> = found.iter().filter(is).cloned().collect();
+        let found = match found.as_slice() {
+            [one] => one,
+            [] => return Ok(Answer::NotYet("Prometheus does not know it".to_owned())),
+            many => return Ok(Answer::Never(anyhow::anyhow!("{} targets of that name", many.len()))),
+        };
+        if !found.scrape_url.ends_with(&target.path) {
+            let (read, documented) = (&found.scrape_url, &target.path);
+            return Ok(Answer::Never(anyhow::anyhow!("{read} is read, documented is {documented}")));
+        }
+        Ok(if found.health == "up" {
+            Answer::Is(found.last_scrape_duration)
+        } else {
+            Answer::NotYet(format!("{}: {}", found.health, found.last_error))
         })
     })
+    .await?;
+    let labels = format!("{{job=\"{}\",instance=\"{}\"}}", target.job, target.instance);
+    let samples = prometheus.sum(&format!("scrape_samples_scraped{labels}")).await?.unwrap_or_default();
+    if samples < 1.0 {
+        bail!("it is up and gives nothing");
+    }
+    Ok(format!("{samples} samples in {:.0} ms", up * 1000.0))
 }
 
 /// Waits until an expression's sum is what `is` wants; a failure shows what it was last.
@@ -73,9 +86,9 @@ async fn until(prometheus: &Prometheus, expression: &str, is: impl Fn(f64) -> bo
     Ok(found.await?)
 }
 
-pub(crate) async fn jmx_metrics(lab: Arc<Lab>) -> Result<String> {
+async fn jmx_metrics(lab: Arc<Lab>) -> Result<String> {
     let prometheus = prometheus(&lab)?;
-    let documented = lab.topology.targets().len();
+    let documented = lab.plan.targets().len();
     until(&prometheus, "count(up{job!=\"probe\"} == 1)", |up| up == documented as f64).await?;
     // A topic of its own: nobody else writes there, so the counter must say exactly what is written.
     let topic = format!("metrics-{}", new_run());
@@ -106,11 +119,11 @@ pub(crate) async fn jmx_metrics(lab: Arc<Lab>) -> Result<String> {
     Ok(format!("{documented} targets up; {RECORDS} records counted as {RECORDS}, {bytes} bytes"))
 }
 
-pub(crate) async fn jvm_memory(lab: Arc<Lab>) -> Result<String> {
+async fn jvm_memory(lab: Arc<Lab>) -> Result<String> {
     let prometheus = prometheus(&lab)?;
     let jvms = "kafka-controllers|kafka-brokers|spark-master|spark-workers|transaction-processor";
     let expected: Vec<&str> = lab
-        .topology
+        .plan
         .services
         .iter()
         .filter(|s| jvms.split('|').any(|job| job == s.group))
@@ -177,7 +190,7 @@ impl Reader {
     }
 }
 
-pub(crate) async fn consumer_lag(lab: Arc<Lab>) -> Result<String> {
+async fn consumer_lag(lab: Arc<Lab>) -> Result<String> {
     let prometheus = prometheus(&lab)?;
     let run = new_run();
     let (topic, group) = (format!("lag-{run}"), format!("lag-{run}"));
@@ -219,19 +232,7 @@ pub(crate) async fn consumer_lag(lab: Arc<Lab>) -> Result<String> {
 
 /// Partition → lag, as `kafka-consumer-groups --describe` prints it.
 async fn by_kafkas_tool(lab: &Lab, group: &str) -> Result<BTreeMap<i32, i64>> {
-    let text = lab
-        .exec(
-            "kafka-broker-1",
-            &[
-                "kafka-consumer-groups",
-                "--bootstrap-server",
-                "localhost:9092",
-                "--describe",
-                "--group",
-                group,
-            ],
-        )
-        .await?;
+    let text = kafka_tool(lab, 0, "kafka-consumer-groups.sh", &["--describe", "--group", group]).await?;
     let rows = text.lines().filter(|l| l.starts_with(group)).map(|line| {
         let column = |n: usize| line.split_whitespace().nth(n).with_context(|| format!("{line:?}"));
         Ok((column(2)?.parse()?, column(5)?.parse()?))
@@ -239,11 +240,11 @@ async fn by_kafkas_tool(lab: &Lab, group: &str) -> Result<BTreeMap<i32, i64>> {
     rows.collect()
 }
 
-pub(crate) async fn app_metrics(lab: Arc<Lab>) -> Result<String> {
+async fn app_metrics(lab: Arc<Lab>) -> Result<String> {
     const REQUESTS: usize = 37;
     const UNKNOWN: usize = 5;
     let prometheus = prometheus(&lab)?;
-    let app = format!("http://127.0.0.1:{}", lab.endpoints.port("app-service", "api")?);
+    let app = lab.endpoints.url("app-service", "api")?;
     let counter = |path: &str, status: u16| {
         format!(
             "sum(http_requests_total{{job=\"app-service\",method=\"GET\",path=\"{path}\",status=\"{status}\"}})"

@@ -31,15 +31,13 @@ impl Notice {
 
 /// What has arrived after a number, in order.
 pub(crate) async fn notices(lab: &Lab, after: u64) -> Result<Vec<Notice>> {
-    let port = lab.endpoints.port("alert-receiver", "web")?;
-    let url = format!("http://127.0.0.1:{port}/api/notifications?after={after}");
+    let url = format!("{}/api/notifications?after={after}", lab.endpoints.url("alert-receiver", "web")?);
     Ok(http().get(url).send().await?.error_for_status()?.json().await?)
 }
 
 /// Subjects of all e-mails, in order.
 pub(crate) async fn mails(lab: &Lab) -> Result<Vec<String>> {
-    let port = lab.endpoints.port("mail-sink", "ui")?;
-    let url = format!("http://127.0.0.1:{port}/api/v2/messages?limit=250");
+    let url = format!("{}/api/v2/messages?limit=250", lab.endpoints.url("mail-sink", "ui")?);
     let found: Value = http().get(url).send().await?.error_for_status()?.json().await?;
     let items = found["items"].as_array().context("no items")?;
     // The newest comes first.

@@ -5,41 +5,55 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde::Deserialize;
+use streamlab::clients::http;
 use streamlab::clients::kafka::{self, Record};
 use streamlab::clients::producer::Order;
+use streamlab::clients::scenarios::{self, Aggregates};
 use streamlab::probes::{Answer, eventually};
+use streamlab::scenarios::Sequence as _;
 use streamlab::scenarios::transactions::{
-    AGGREGATES_TOPIC, DEAD_LETTER_TOPIC, HIGH_VALUE_TOPIC, MerchantTotal, TOPIC, Totals, Transaction,
+    Cents, DEAD_LETTER_TOPIC, HIGH_VALUE_TOPIC, MerchantTotal, TOPIC, Totals, Transaction, Transactions,
 };
 
 use crate::exact::{at_least_once, exactly_once};
-use crate::harness::PATIENCE;
 use crate::lab::Lab;
 use crate::transactions::{matches_ledger, new_run, order, produced, read_run};
+use crate::trial::{Chapter, Check, PATIENCE, Trial};
 
 const EVERY: Duration = Duration::from_millis(700);
 
-/// The newest total of each of a run's merchants in `transaction_aggregates`.
-pub(crate) async fn totals_of(lab: &Lab, run: &str) -> Result<BTreeMap<String, MerchantTotal>> {
+pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
+    [
+        chapter.flow("spark-aggregates", Check::plain(|lab| Box::pin(aggregates(lab)))),
+        chapter.flow("high-value-orders", Check::plain(|lab| Box::pin(high_value_orders(lab)))),
+        chapter.flow("load-test", Check::plain(|lab| Box::pin(load_test(lab)))),
+        chapter.flow(
+            "exact-beside-live-producer",
+            Check::plain(|lab| Box::pin(exact_beside_live_producer(lab))),
+        ),
+        chapter.flow("committed-only", Check::plain(|lab| Box::pin(committed_only(lab)))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The newest total of each of a run's merchants in `transaction_aggregates`, and records of them that are no totals.
+async fn read_totals(lab: &Lab, run: &str) -> Result<Aggregates> {
     let suffix = format!("-{run}");
-    let (records, _) = kafka::read_topic(&lab.bootstrap(), AGGREGATES_TOPIC, BTreeMap::new(), move |r| {
-        r.key.as_ref().is_some_and(|k| k.ends_with(&suffix)).then_some(r)
-    })
-    .await?;
-    let mut totals = BTreeMap::new();
-    for record in records {
-        let value: serde_json::Value = serde_json::from_slice(&record.value)?;
-        let key = record.key.unwrap_or_default();
-        if value["merchantId"] != key.as_str() {
-            bail!("key {key}, value {value}");
-        }
-        let total: MerchantTotal = serde_json::from_value(serde_json::json!({
-            "transactionCount": value["transactionCount"], "totalAmount": value["totalAmount"],
-        }))?;
-        totals.insert(key, total);
+    scenarios::aggregates(&lab.bootstrap(), BTreeMap::new(), move |key| key.ends_with(&suffix)).await
+}
+
+/// The newest total of each of a run's merchants.
+pub(crate) async fn totals_of(lab: &Lab, run: &str) -> Result<BTreeMap<String, MerchantTotal>> {
+    let read = read_totals(lab, run).await?;
+    if let Some(why) = read.malformed.first() {
+        bail!("a record of transaction_aggregates is no total: {why}");
     }
-    Ok(totals)
+    Ok(read.merchants)
 }
 
 /// Waits until Spark's totals of a run are `expected`, and until a record written afterwards has come through as
@@ -61,7 +75,13 @@ pub(crate) async fn totals_come_out(lab: &Lab, run: &str, expected: &Totals) -> 
 
 async fn wait_for(lab: &Lab, run: &str, expected: &BTreeMap<String, MerchantTotal>) -> Result<()> {
     eventually(&format!("Spark's totals of run {run}"), PATIENCE, EVERY, || async {
-        let found = totals_of(lab, run).await?;
+        let read = read_totals(lab, run).await?;
+        if let Some(why) = read.malformed.first() {
+            return Ok(Answer::Never(anyhow::anyhow!(
+                "a record of transaction_aggregates is no total: {why}"
+            )));
+        }
+        let found = read.merchants;
         let counted = |totals: &BTreeMap<String, MerchantTotal>| {
             totals.values().map(|t| t.transaction_count).sum::<u64>()
         };
@@ -77,7 +97,62 @@ async fn wait_for(lab: &Lab, run: &str, expected: &BTreeMap<String, MerchantTota
     Ok(())
 }
 
-pub(crate) async fn aggregates(lab: Arc<Lab>) -> Result<String> {
+/// The same records twice: in a transaction that is aborted, and in one that is committed.
+async fn committed_only(lab: Arc<Lab>) -> Result<String> {
+    let run = new_run();
+    let sequence = Transactions::new(7, Some(&run));
+    let mut expected = Totals::default();
+    let records: Vec<Transaction> = (0..20)
+        .map(|index| {
+            // The largest that the job takes: the sums have more digits than a float holds.
+            let amount = Cents(999_999_999_999_999 - u128::from(index));
+            Transaction { amount, ..sequence.record(index, 1_700_000_000_000) }
+        })
+        .collect();
+    records.iter().for_each(|record| expected.add(record));
+    let bootstrap = lab.bootstrap();
+    let id = format!("spec-{run}");
+    tokio::task::spawn_blocking(move || {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &bootstrap).set("transactional.id", &id);
+        let producer: BaseProducer = config.create()?;
+        producer.init_transactions(PATIENCE)?;
+        for commits in [false, true] {
+            producer.begin_transaction()?;
+            for record in &records {
+                let value = serde_json::to_vec(record)?;
+                let record = BaseRecord::to(TOPIC).key(&record.user_id).payload(&value);
+                producer.send(record).map_err(|(error, _)| error)?;
+            }
+            producer.flush(PATIENCE)?;
+            if commits {
+                producer.commit_transaction(PATIENCE)?;
+            } else {
+                producer.abort_transaction(PATIENCE)?;
+            }
+        }
+        anyhow::Ok(())
+    })
+    .await??;
+    totals_come_out(&lab, &run, &expected).await?;
+    let twice = high_value_comes_out(&lab, &run, &expected).await?;
+    if !twice.is_empty() {
+        bail!("written twice: {twice:?}");
+    }
+    let Ok(app) = lab.endpoints.url("app-service", "api") else { return Ok(String::new()) };
+    for (merchant, total) in &expected.merchants {
+        let (amount, count) = (total.total_amount, total.transaction_count);
+        let seen = format!(r#""aggregate":{{"totalAmount":{amount},"transactionCount":{count}}}"#);
+        eventually(&format!("app-service knows {merchant}"), PATIENCE, EVERY, || async {
+            let answer = http().get(format!("{app}/merchants/{merchant}")).send().await?.text().await?;
+            Ok(if answer.contains(&seen) { Answer::Is(()) } else { Answer::NotYet(answer) })
+        })
+        .await?;
+    }
+    Ok(format!("{} records committed, as many aborted", expected.high_value.len()))
+}
+
+async fn aggregates(lab: Arc<Lab>) -> Result<String> {
     let run = new_run();
     let ledger = produced(&order(&lab, &run, 300)).await?;
     let dead = malformed(&run);
@@ -105,6 +180,8 @@ fn malformed(run: &str) -> Vec<(String, &'static str)> {
         (of_size("€"), "JSON"),
         (amount("1").replace("user_1", &"\\".repeat(2_002)), "longer than 1000 characters: userId"),
         (format!("not json {run}"), "JSON"),
+        // Not JSON: Spark by itself would take it.
+        (amount("1").replace('"', "'"), "not readable: transactionId"),
         (format!(r#"{{"transactionId":"x-{run}"}}"#), "userId"),
         (amount("\"many\""), "amount"),
         (amount("100.005"), "2 places"),
@@ -134,7 +211,7 @@ async fn dead_letters_come_out(
         let run = run.to_owned();
         let (letters, _) =
             kafka::read_topic(&lab.bootstrap(), DEAD_LETTER_TOPIC, BTreeMap::new(), move |r: Record| {
-                let letter: DeadLetter = serde_json::from_slice(&r.value).ok()?;
+                let letter: DeadLetter = serde_json::from_slice(r.bytes()).ok()?;
                 letter.value.contains(&run).then_some(letter)
             })
             .await?;
@@ -186,9 +263,9 @@ pub(crate) struct HighValue {
 pub(crate) async fn high_value_of(lab: &Lab, run: &str) -> Result<Vec<(String, Transaction, HighValue)>> {
     let suffix = format!("-{run}");
     let (records, _) = kafka::read_topic(&lab.bootstrap(), HIGH_VALUE_TOPIC, BTreeMap::new(), move |r| {
-        let high: HighValue = serde_json::from_slice(&r.value).ok()?;
+        let high: HighValue = serde_json::from_slice(r.bytes()).ok()?;
         let transaction: Transaction = serde_json::from_value(high.rest.clone().into()).ok()?;
-        transaction.merchant_id.ends_with(&suffix).then(|| (r.key.unwrap_or_default(), transaction, high))
+        transaction.merchant_id.ends_with(&suffix).then(|| (r.key_text().into_owned(), transaction, high))
     })
     .await?;
     Ok(records)
@@ -213,7 +290,7 @@ pub(crate) async fn high_value_comes_out(
     Ok(duplicates)
 }
 
-pub(crate) async fn high_value_orders(lab: Arc<Lab>) -> Result<String> {
+async fn high_value_orders(lab: Arc<Lab>) -> Result<String> {
     let run = new_run();
     let order = order(&lab, &run, 300);
     let ledger = produced(&order).await?;
@@ -255,7 +332,7 @@ fn reference_table(lab: &Lab) -> Result<BTreeMap<String, Vec<String>>> {
     Ok(rows.filter(|r| r.len() == 4).map(|r| (r[0].clone(), r[1..].to_vec())).collect())
 }
 
-pub(crate) async fn load_test(lab: Arc<Lab>) -> Result<String> {
+async fn load_test(lab: Arc<Lab>) -> Result<String> {
     let run = new_run();
     let order = Order { threads: 10, rate: Some(100.0), ..order(&lab, &run, 10_000) };
     let ledger = produced(&order).await?;
@@ -264,11 +341,11 @@ pub(crate) async fn load_test(lab: Arc<Lab>) -> Result<String> {
     Ok(format!("{} records in {:.1} s", ledger.acknowledged, ledger.seconds))
 }
 
-pub(crate) async fn exact_beside_live_producer(lab: Arc<Lab>) -> Result<String> {
+async fn exact_beside_live_producer(lab: Arc<Lab>) -> Result<String> {
     let run = new_run();
     let live = || async {
         let (count, _) = kafka::read_topic(&lab.bootstrap(), TOPIC, BTreeMap::new(), |r| {
-            let transaction: Transaction = serde_json::from_slice(&r.value).ok()?;
+            let transaction: Transaction = serde_json::from_slice(r.bytes()).ok()?;
             (!transaction.merchant_id.contains('-')).then_some(())
         })
         .await?;

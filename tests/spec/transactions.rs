@@ -6,18 +6,36 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use apache_avro::types::Value as Avro;
-use schema_registry_converter::async_impl::avro::{AvroDecoder, AvroEncoder};
-use schema_registry_converter::schema_registry_common::SubjectNameStrategy;
+use schema_registry_converter::async_impl::avro::AvroDecoder;
 use streamlab::clients::kafka::{self, Record};
-use streamlab::clients::producer::{Acks, Format, Ledger, Order, Profile, Progress, avro_fields, produce};
+use streamlab::clients::producer::{Order, Progress, produce};
 use streamlab::clients::schema_registry::{self, Registered, SchemaRegistry};
 use streamlab::probes::{Answer, eventually};
-use streamlab::scenarios::transactions::{AVRO_TOPIC, TOPIC, Transaction, Transactions};
+use streamlab::scenarios::transactions::{
+    AVRO_TOPIC, JAVA, PYTHON, TOPIC, Totals, Transaction, Transactions,
+};
+use streamlab::scenarios::{Format, Sequence as _};
 use tokio::sync::watch;
 
+use crate::avro_topic::{AvroTopic, refused};
 use crate::exact::exactly_once;
-use crate::harness::PATIENCE;
+use crate::kafka::{inside, kafka_tool};
 use crate::lab::Lab;
+use crate::trial::{Chapter, Check, PATIENCE, Trial};
+
+pub(crate) type Ledger = streamlab::clients::producer::Ledger<Totals>;
+
+pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
+    [
+        chapter.flow("transactions-python", Check::plain(|lab| Box::pin(python(lab)))),
+        chapter.flow("transactions-java", Check::plain(|lab| Box::pin(java(lab)))),
+        chapter.flow("transactions-avro", Check::plain(|lab| Box::pin(avro(lab)))),
+        chapter.flow("schema-rejected", Check::plain(|lab| Box::pin(schema_rejected(lab)))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
 
 /// A suffix that no other run has: totals are exact beside other flows, old data and a live producer.
 pub(crate) fn new_run() -> String {
@@ -29,14 +47,11 @@ pub(crate) fn order(lab: &Lab, run: &str, count: u64) -> Order {
     Order {
         bootstrap: lab.bootstrap(),
         registry_url: lab.endpoints.registry_url().unwrap_or_default(),
-        profile: Profile::Python,
-        format: Format::Json,
-        acks: Acks::Leader,
-        threads: 3,
-        rate: None,
+        profile: PYTHON,
         count: Some(count),
         seed: 42,
         run: Some(run.to_owned()),
+        ..Order::default()
     }
 }
 
@@ -44,7 +59,7 @@ pub(crate) fn order(lab: &Lab, run: &str, count: u64) -> Order {
 pub(crate) async fn produced(order: &Order) -> Result<Ledger> {
     let (_stop, never) = watch::channel(false);
     let progress = Arc::new(Progress::default());
-    let ledger = produce(order, Arc::clone(&progress), never).await?;
+    let ledger = produce::<Transactions>(order, Arc::clone(&progress), never).await?;
     if Some(ledger.acknowledged) != order.count || !ledger.failed.is_empty() {
         bail!("of {:?} records {} were acknowledged: {:?}", order.count, ledger.acknowledged, ledger.failed);
     }
@@ -82,7 +97,7 @@ pub(crate) async fn read_run(lab: &Lab, ledger: &Ledger, run: &str) -> Result<Ve
     readable(lab, ledger).await?;
     let suffix = format!("-{run}");
     let (records, _) = kafka::read_topic(&lab.bootstrap(), TOPIC, BTreeMap::new(), move |record| {
-        let transaction: Transaction = serde_json::from_slice(&record.value).ok()?;
+        let transaction: Transaction = serde_json::from_slice(record.bytes()).ok()?;
         transaction.merchant_id.ends_with(&suffix).then_some((record, transaction))
     })
     .await?;
@@ -93,9 +108,7 @@ pub(crate) async fn read_run(lab: &Lab, ledger: &Ledger, run: &str) -> Result<Ve
 pub(crate) fn matches_ledger(ledger: &Ledger, order: &Order, found: &[(Record, Transaction)]) -> Result<()> {
     let line = |id: &str, key: &str, partition: i32, offset: i64| format!("{id} {key} {partition}@{offset}");
     let expected = ledger.records.iter().map(|(id, (key, p, o))| line(id, key, *p, *o));
-    let there = found
-        .iter()
-        .map(|(r, t)| line(&t.transaction_id, r.key.as_deref().unwrap_or(""), r.partition, r.offset));
+    let there = found.iter().map(|(r, t)| line(&t.transaction_id, &r.key_text(), r.partition, r.offset));
     exactly_once("records in the topic", expected, there)?;
     let sequence = Transactions::new(order.seed, order.run.as_deref());
     let mut made: BTreeMap<String, Transaction> = (0..order.count.unwrap_or_default())
@@ -115,21 +128,18 @@ pub(crate) fn matches_ledger(ledger: &Ledger, order: &Order, found: &[(Record, T
     Ok(())
 }
 
-async fn topic_is_as_documented(lab: &Lab) -> Result<()> {
+/// On every broker; partitions, replicas and settings are a trial of their own.
+async fn topic_is_on_every_broker(lab: &Lab) -> Result<()> {
     let shape = kafka::topic_shape(&lab.bootstrap(), TOPIC).await?;
-    if shape.partitions.len() != 5 || shape.partitions.values().any(|(_, replicas, _)| replicas != &[4, 5, 6])
-    {
-        bail!("{TOPIC} should have 5 partitions on brokers 4, 5 and 6: {shape:?}");
-    }
-    let min_isr = kafka::topic_setting(&lab.bootstrap(), TOPIC, "min.insync.replicas").await?;
-    if min_isr != "2" {
-        bail!("min.insync.replicas is {min_isr}, documented is 2");
+    let brokers = kafka::broker_ids(&lab.bootstrap()).await?;
+    if shape.partitions.values().any(|(_, replicas, _)| replicas != &brokers) {
+        bail!("{TOPIC} should be on brokers {brokers:?}: {shape:?}");
     }
     Ok(())
 }
 
-pub(crate) async fn python(lab: Arc<Lab>) -> Result<String> {
-    topic_is_as_documented(&lab).await?;
+async fn python(lab: Arc<Lab>) -> Result<String> {
+    topic_is_on_every_broker(&lab).await?;
     let run = new_run();
     // As documented: 3 threads of 10 a second.
     let order = Order { rate: Some(10.0), ..order(&lab, &run, 150) };
@@ -141,9 +151,9 @@ pub(crate) async fn python(lab: Arc<Lab>) -> Result<String> {
     Ok(format!("{} records in {:.1} s", ledger.acknowledged, ledger.seconds))
 }
 
-pub(crate) async fn java(lab: Arc<Lab>) -> Result<String> {
+async fn java(lab: Arc<Lab>) -> Result<String> {
     let run = new_run();
-    let order = Order { profile: Profile::Java, ..order(&lab, &run, 2500) };
+    let order = Order { profile: JAVA, ..order(&lab, &run, 2500) };
     let ledger = produced(&order).await?;
     matches_ledger(&ledger, &order, &read_run(&lab, &ledger, &run).await?)?;
     compressed_with(&lab, &ledger, "snappy").await?;
@@ -158,12 +168,11 @@ async fn compressed_with(lab: &Lab, ledger: &Ledger, codec: &str) -> Result<()> 
     let (_, (_, partition, offset)) = ledger.records.iter().next().context("an empty ledger")?;
     let leader = shape.partitions.get(partition).context("no such partition")?.0;
     let file = format!("/var/lib/kafka/data/log/{TOPIC}-{partition}/00000000000000000000.log");
-    let dump = lab
-        .exec(
-            &format!("kafka-broker-{}", leader - 3),
-            &["/opt/kafka/bin/kafka-dump-log.sh", "--files", &file],
-        )
-        .await?;
+    // Node ids count on from the controllers'.
+    let ids = kafka::broker_ids(&lab.bootstrap()).await?;
+    let at = ids.iter().position(|id| *id == leader).context("its leader is no broker")?;
+    let broker = lab.names_of("kafka").into_iter().nth(at).context("no such broker")?;
+    let dump = lab.exec(&broker, &["/opt/kafka/bin/kafka-dump-log.sh", "--files", &file]).await?;
     let number = |line: &str, name: &str| -> Option<i64> {
         line.split_once(&format!("{name}: "))?.1.split_whitespace().next()?.parse().ok()
     };
@@ -189,10 +198,7 @@ async fn read_by_console_consumer(lab: &Lab, ledger: &Ledger) -> Result<()> {
     for (partition, (first, last)) in ranges {
         let (partition, first, count) =
             (partition.to_string(), first.to_string(), (last - first + 1).to_string());
-        let command = [
-            "/opt/kafka/bin/kafka-console-consumer.sh",
-            "--bootstrap-server",
-            "localhost:9092",
+        let arguments = [
             "--topic",
             TOPIC,
             "--partition",
@@ -204,7 +210,7 @@ async fn read_by_console_consumer(lab: &Lab, ledger: &Ledger) -> Result<()> {
             "--timeout-ms",
             "30000",
         ];
-        let text = lab.exec("kafka-broker-2", &command).await?;
+        let text = kafka_tool(lab, 1, "kafka-console-consumer.sh", &arguments).await?;
         found.extend(text.lines().filter_map(|l| serde_json::from_str::<Transaction>(l).ok()));
     }
     // Others write into the same partitions meanwhile.
@@ -221,24 +227,26 @@ async fn partitioned_as_kafkas_own_client(lab: &Lab, ledger: &Ledger, run: &str)
     let topic = format!("keys-{run}");
     kafka::create_topic(&lab.bootstrap(), &topic, 5).await?;
     let keys = ours.keys().map(|k| format!("{k}:x")).collect::<Vec<_>>().join("\\n");
+    let broker = lab.names_of("kafka").into_iter().nth(2).context("no third broker")?;
+    let server = inside(lab, &broker, "local")?;
     let script = format!(
-        "printf '{keys}\\n' | /opt/kafka/bin/kafka-console-producer.sh --bootstrap-server localhost:9092 --topic {topic} \
+        "printf '{keys}\\n' | /opt/kafka/bin/kafka-console-producer.sh --bootstrap-server {server} --topic {topic} \
          --property parse.key=true --property key.separator=:"
     );
-    lab.exec("kafka-broker-3", &["bash", "-c", &script]).await?;
+    lab.exec(&broker, &["bash", "-c", &script]).await?;
     let (records, _) = kafka::read_topic(&lab.bootstrap(), &topic, BTreeMap::new(), Some).await?;
     kafka::delete_topic(&lab.bootstrap(), &topic).await?;
-    let theirs = records.iter().map(|r| format!("{} in {}", r.key.as_deref().unwrap_or(""), r.partition));
+    let theirs = records.iter().map(|r| format!("{} in {}", r.key_text(), r.partition));
     exactly_once("keys by partition", ours.iter().map(|(key, p)| format!("{key} in {p}")), theirs)
 }
 
-pub(crate) async fn avro(lab: Arc<Lab>) -> Result<String> {
+async fn avro(lab: Arc<Lab>) -> Result<String> {
     let run = new_run();
     let order = Order { format: Format::Avro, ..order(&lab, &run, 300) };
     let ledger = produced(&order).await?;
     let ids = decoded_run(&lab, &ledger, &order).await?;
     let registry = SchemaRegistry::new(lab.endpoints.registry_url()?);
-    let file = lab.project.root.join("schemas/financial_transactions_avro-value/v1.avsc");
+    let file = lab.project.root.join("schemas/transactions/financial_transactions_avro-value/v1.avsc");
     let Registered::Id(id) =
         registry.register(&format!("{AVRO_TOPIC}-value"), &std::fs::read_to_string(file)?).await?
     else {
@@ -267,11 +275,11 @@ pub(crate) async fn decoded_run(lab: &Lab, ledger: &Ledger, order: &Order) -> Re
     let mut ids = BTreeSet::new();
     let mut found = Vec::new();
     for record in records {
-        let [0, a, b, c, d, ..] = record.value[..] else {
-            bail!("no Confluent wire format: {:?}", record.value)
+        let [0, a, b, c, d, ..] = record.bytes()[..] else {
+            bail!("no Confluent wire format: {:?}", record.bytes())
         };
         ids.insert(u32::from_be_bytes([a, b, c, d]));
-        let Avro::Record(fields) = decoder.decode(Some(&record.value)).await?.value else {
+        let Avro::Record(fields) = decoder.decode(Some(record.bytes())).await?.value else {
             bail!("no record")
         };
         let text = |name: &str| match fields.iter().find(|(n, _)| n == name) {
@@ -279,7 +287,7 @@ pub(crate) async fn decoded_run(lab: &Lab, ledger: &Ledger, order: &Order) -> Re
             _ => String::new(),
         };
         let made = made.get(&text("transactionId")).context("not of this sequence")?;
-        let mut expected = avro_fields(made);
+        let mut expected = Transactions::avro(made);
         let time = fields.iter().find(|(n, _)| n == "transactionTime").map(|(_, v)| v.clone());
         for (name, value) in &mut expected {
             if *name == "transactionTime" {
@@ -312,7 +320,7 @@ const REQUIRED: &str = r#"{"type":"record","name":"Order","fields":[{"name":"id"
 const INCOMPATIBLE: &str = r#"{"type":"record","name":"Order","fields":[{"name":"id","type":"string"},{"name":"amount","type":"long"},{"name":"country","type":"string"}]}"#;
 const COMPATIBLE: &str = r#"{"type":"record","name":"Order","fields":[{"name":"id","type":"string"},{"name":"amount","type":"long"},{"name":"country","type":"string","default":"?"}]}"#;
 
-pub(crate) async fn schema_rejected(lab: Arc<Lab>) -> Result<String> {
+async fn schema_rejected(lab: Arc<Lab>) -> Result<String> {
     let registry = SchemaRegistry::new(lab.endpoints.registry_url()?);
     // The documented subject: BACKWARD, and nothing incompatible gets in.
     let subject = format!("{AVRO_TOPIC}-value");
@@ -326,42 +334,26 @@ pub(crate) async fn schema_rejected(lab: Arc<Lab>) -> Result<String> {
         bail!("the refused schema became a version of {subject}");
     }
     // A topic of its own: its end offsets are nobody else's.
-    let topic = format!("orders-{}", new_run());
-    let subject = format!("{topic}-value");
-    kafka::create_topic(&lab.bootstrap(), &topic, 1).await?;
-    let Registered::Id(_) = registry.register(&subject, REQUIRED).await? else {
-        bail!("the first schema is refused")
-    };
-    registry.set_subject_compatibility(&subject, "BACKWARD").await?;
-    let encoder = AvroEncoder::new(schema_registry::settings(registry.url())?);
-    let strategy = || SubjectNameStrategy::TopicNameStrategy(topic.clone(), false);
-    let whole = vec![("id", Avro::String("1".into())), ("amount", Avro::Long(7))];
-    let value = encoder.encode(whole, strategy()).await?;
-    kafka::write(&lab.bootstrap(), &topic, &value).await?;
-    let before = kafka::offsets(&lab.bootstrap(), &topic).await?;
+    let topic = AvroTopic::new(&lab, "orders", REQUIRED).await?;
+    let value = topic.encode(vec![("id", Avro::String("1".into())), ("amount", Avro::Long(7))]).await?;
+    kafka::write(&lab.bootstrap(), &topic.name, &value).await?;
+    let before = kafka::offsets(&lab.bootstrap(), &topic.name).await?;
     if before.values().map(|(_, end)| end).sum::<i64>() != 1 {
         bail!("the valid record did not reach the topic: {before:?}");
     }
-    refused(&registry, &subject, INCOMPATIBLE).await?;
-    if let Ok(bytes) = encoder.encode(vec![("id", Avro::String("2".into()))], strategy()).await {
-        kafka::write(&lab.bootstrap(), &topic, &bytes).await?;
+    refused(&topic.registry, &topic.subject, INCOMPATIBLE).await?;
+    if let Ok(bytes) = topic.encode(vec![("id", Avro::String("2".into()))]).await {
+        kafka::write(&lab.bootstrap(), &topic.name, &bytes).await?;
         bail!("a record without the required field amount was encoded: {bytes:?}");
     }
-    let after = kafka::offsets(&lab.bootstrap(), &topic).await?;
+    let after = kafka::offsets(&lab.bootstrap(), &topic.name).await?;
     if after != before {
         bail!("the end offsets moved: {before:?} → {after:?}");
     }
     // The refusal was about compatibility, and not a refusal of everything.
-    let Registered::Id(_) = registry.register(&subject, COMPATIBLE).await? else {
+    let Registered::Id(_) = topic.registry.register(&topic.subject, COMPATIBLE).await? else {
         bail!("a compatible schema is refused too");
     };
-    kafka::delete_topic(&lab.bootstrap(), &topic).await?;
+    kafka::delete_topic(&lab.bootstrap(), &topic.name).await?;
     Ok("409 for a required field without a default; accepted with one".to_owned())
-}
-
-async fn refused(registry: &SchemaRegistry, subject: &str, schema: &str) -> Result<()> {
-    match registry.register(subject, schema).await? {
-        Registered::Incompatible(body) if body.contains("409") => Ok(()),
-        other => bail!("{subject} should refuse an incompatible schema with 409: {other:?}"),
-    }
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each binary uses its part")]
 
 pub(crate) mod service;
+pub(crate) mod written;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -17,7 +18,7 @@ pub(crate) fn root() -> &'static Path {
 /// The program, with its definition and working directory set to the checkout.
 pub(crate) fn lab(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_streamlab"));
-    command.args(arguments).current_dir(root()).env_remove("LAB_ROOT").env_remove("BOOTSTRAP_SERVERS");
+    command.args(arguments).current_dir(root()).env_remove("LAB_ROOT").env_remove("LAB_INSTANCE");
     command.stdin(Stdio::null());
     command
 }

@@ -27,7 +27,7 @@ impl Checkout {
     /// Writes lab.toml anew.
     pub(crate) fn name(&self, references: &[&str]) {
         let mut text = String::from(
-            "network = \"n\"\ndefault_lab = \"l\"\nlabs.l = { about = \"\", services = [] }\nservices = {}\n",
+            "default_lab = \"l\"\nlabs.l = { about = \"\", network = \"n\", services = [] }\nservices = {}\n",
         );
         for (number, reference) in references.iter().enumerate() {
             text += &format!(

@@ -18,6 +18,7 @@ import io.vertx.core.json.JsonArray;
 import io.vertx.core.json.JsonObject;
 import java.net.URLDecoder;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
 import java.util.Set;
@@ -25,6 +26,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.function.Supplier;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import org.apache.avro.AvroRuntimeException;
 
 /**
  * Starts Apicurio Registry in this JVM (on the loopback address only) and, once it is up, opens the public port that
@@ -42,7 +44,10 @@ public final class Front implements QuarkusApplication {
       "^\\s*application/(vnd\\.schemaregistry(\\.v1)?\\+json|json|octet-stream)\\b", Pattern.CASE_INSENSITIVE);
   private static final Pattern VERSION = Pattern.compile("latest|-1|0*[1-9]\\d{0,9}");
   private static final long MAX_BODY = 2L << 20;
+  /** The dialect that holds for a JSON schema that names none. */
+  private static final String MARK = "\"$schema\":\"http://json-schema.org/draft-07/schema#unnamed\"";
 
+  private final AvroSchemas schemas = new AvroSchemas(this::version);
   private HttpClient backend;
   private Future<Reply> turn = Future.succeededFuture();
 
@@ -194,26 +199,142 @@ public final class Front implements QuarkusApplication {
     if (root.equals("schemas") && seg.length == 5 && seg[2].equals("ids") && get) {
       if (seg[4].equals("schema")) {
         return get(API + "/schemas/ids/" + seg[3])
-            .map(all -> all.status != 200 ? all : new Reply(200, Buffer.buffer(all.body.toJsonObject().getString("schema"))));
+            .map(all -> all.status != 200 ? all : unmarked(new Reply(200, Buffer.buffer(all.body.toJsonObject().getString("schema")))));
       }
       if (seg[4].equals("subjects")) {
         return get(API + "/schemas/ids/" + seg[3] + "/versions" + (q < 0 ? "" : uri.substring(q)))
             .map(all -> all.status != 200 ? all : subjectsOf(all.body.toJsonArray()));
       }
     }
-    if (root.equals("subjects") && json != null && json.getValue("schema") instanceof String text
-        && !"PROTOBUF".equals(json.getValue("schemaType"))) {
+    boolean compatibility = root.equals("compatibility");
+    if ((compatibility || root.equals("subjects")) && json != null && json.getValue("schema") instanceof String text) {
       // Apicurio takes an empty schema and gives it an id.
       if (text.isBlank()) {
         return Future.succeededFuture(error(422, 42201, "Empty schema"));
       }
-      String compact = compact(text);
-      if (!compact.equals(text)) {
-        body = json.put("schema", compact).toBuffer();
+      Object kind = json.getValue("schemaType", "AVRO");
+      if (kind.equals("AVRO")) {
+        return avro(method, uri, seg, json, text);
+      }
+      if (kind.equals("JSON")) {
+        body = json.put("schema", marked(compact(text))).toBuffer();
       }
     }
-    Future<Reply> reply = call(method, API + uri, type, body);
-    return root.equals("compatibility") ? reply.map(Front::messages) : reply;
+    Future<Reply> reply = call(method, API + uri, type, body).map(Front::unmarked);
+    return compatibility ? reply.map(Front::messages) : reply;
+  }
+
+  /** One schema has one id and one version, however it is spelled: what is handed on is the text that all spellings share. */
+  private Future<Reply> avro(HttpMethod method, String uri, String[] seg, JsonObject json, String text) {
+    boolean compatibility = seg[1].equals("compatibility");
+    JsonArray references = json.getJsonArray("references");
+    return schemas.parse(text, references).transform(parsed -> {
+      if (parsed.failed()) {
+        if (parsed.cause() instanceof AvroRuntimeException wrong) {
+          return Future.succeededFuture(error(422, 42201, "Invalid schema of type AVRO, details: " + wrong.getMessage()));
+        }
+        if (parsed.cause() instanceof NoVersion none) {
+          return Future.succeededFuture(error(422, 42201, "Invalid schema of type AVRO, details: no schema for the reference to "
+              + none.getMessage()));
+        }
+        return Future.failedFuture(parsed.cause());
+      }
+      if (compatibility && references != null && !references.isEmpty()) {
+        return fits(seg, parsed.result());
+      }
+      Future<Reply> reply = call(method, API + uri, JSON, json.put("schema", parsed.result().text()).toBuffer());
+      return compatibility ? reply.map(Front::messages) : reply;
+    });
+  }
+
+  /** Apicurio registers schemas with references, and refuses to say beforehand whether it would. */
+  private Future<Reply> fits(String[] seg, AvroSchemas.Parsed newer) {
+    String subject = seg[3];
+    // Without a version: against the last one, or against all where the level says so.
+    String asked = seg.length > 5 ? seg[5] : null;
+    return subjectLevel(subject, true).compose(level -> {
+      if (level.status != 200) {
+        return Future.succeededFuture(level);
+      }
+      String name = level.body.toJsonObject().getString("compatibilityLevel");
+      return get(API + "/subjects/" + subject + "/versions").compose(all -> {
+        if (all.status != 200) {
+          return Future.succeededFuture(asked == null && all.status == 404 ? fitting(List.of()) : all);
+        }
+        JsonArray numbers = all.body.toJsonArray();
+        List<String> against = new ArrayList<>();
+        if (asked != null) {
+          against.add(asked);
+        } else if (name.endsWith("_TRANSITIVE")) {
+          numbers.forEach(number -> against.add(String.valueOf(number)));
+        } else {
+          against.add("latest");
+        }
+        Future<List<String>> why = Future.succeededFuture(new ArrayList<>());
+        for (String version : against) {
+          why = why.compose(so -> version(subject, version)
+              .compose(older -> schemas.parse(older.getString("schema"), older.getJsonArray("references")))
+              .map(older -> {
+                so.addAll(AvroSchemas.misfits(name, newer.schema(), older.schema()));
+                return so;
+              }));
+        }
+        return why.map(Front::fitting).recover(t -> t instanceof NoVersion none
+            ? Future.succeededFuture(none.reply) : Future.failedFuture(t));
+      });
+    });
+  }
+
+  private static Reply fitting(List<String> misfits) {
+    JsonObject answer = new JsonObject().put("is_compatible", misfits.isEmpty());
+    return new Reply(200, (misfits.isEmpty() ? answer : answer.put("messages", new JsonArray(misfits))).toBuffer());
+  }
+
+  private static final class NoVersion extends RuntimeException {
+    private static final long serialVersionUID = 1;
+    private final transient Reply reply;
+
+    NoVersion(String subject, String version, Reply reply) {
+      super("subject " + subject + ", version " + version);
+      this.reply = reply;
+    }
+  }
+
+  /** A version as Confluent's API describes it. */
+  private Future<JsonObject> version(String subject, String version) {
+    return get(API + "/subjects/" + subject + "/versions/" + version).compose(reply -> reply.status == 200
+        ? Future.succeededFuture(reply.body.toJsonObject()) : Future.failedFuture(new NoVersion(subject, version, reply)));
+  }
+
+  /**
+   * Apicurio guesses a schema's type from its text, also where it was told: without this a JSON schema that names neither its
+   * dialect nor properties is refused, or taken for Avro. What is handed out is without it again.
+   */
+  static String marked(String text) {
+    if (!text.startsWith("{")) {
+      return text;
+    }
+    try {
+      JsonObject schema = new JsonObject(text);
+      if (schema.containsKey("$schema") || schema.containsKey("properties")) {
+        return text;
+      }
+      return "{" + MARK + (schema.isEmpty() ? "" : ",") + text.substring(1);
+    } catch (RuntimeException notJson) {
+      return text;
+    }
+  }
+
+  private static Reply unmarked(Reply reply) {
+    String text = reply.body.toString();
+    if (reply.status != 200 || !text.contains("#unnamed")) {
+      return reply;
+    }
+    String quoted = MARK.replace("\"", "\\\"");
+    for (String mark : List.of(quoted, MARK)) {
+      text = text.replace("{" + mark + ",", "{").replace("{" + mark + "}", "{}");
+    }
+    return new Reply(200, Buffer.buffer(text));
   }
 
   private static Reply filtered(JsonArray subjects, String prefix) {

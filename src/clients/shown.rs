@@ -1,0 +1,195 @@
+//! Keys and values of records as people read them in a terminal: decoded through the registry where they carry a schema's id, null
+//! and empty told apart, and nothing in them that a terminal would obey.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use schema_registry_converter::async_impl::avro::AvroDecoder;
+use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id};
+use schema_registry_converter::schema_registry_common::SchemaType;
+use tokio::sync::Mutex;
+
+use super::kafka::Record;
+use super::{avro_text, schema_registry};
+
+/// Bytes of a binary value that are shown.
+const BINARY: usize = 256;
+
+/// Shows records; with a registry, what it has the schemas of.
+pub struct Shown {
+    registry: Option<Schemas>,
+}
+
+struct Schemas {
+    settings: SrSettings,
+    avro: AvroDecoder,
+    /// Type of each schema that was asked for, by id; none where the registry has no such id.
+    types: Mutex<HashMap<u32, Option<SchemaType>>>,
+}
+
+impl Shown {
+    /// With the registry at a URL, where there is one.
+    ///
+    /// # Errors
+    /// The client refuses its settings, which these never cause.
+    pub fn new(registry: Option<String>) -> Result<Self> {
+        let registry = registry.map(|url| {
+            let settings = schema_registry::settings(url)?;
+            let (avro, types) = (AvroDecoder::new(settings.clone()), Mutex::default());
+            anyhow::Ok(Schemas { settings, avro, types })
+        });
+        Ok(Self { registry: registry.transpose()? })
+    }
+
+    /// `key value`, and headers where there are any: one line.
+    pub async fn line(&self, record: &Record) -> String {
+        let key = self.part(record.key.as_deref(), "(no key)", "(empty key)").await;
+        let value = self.part(record.value.as_deref(), "(tombstone)", "(empty value)").await;
+        let mut line = format!("{key} {value}");
+        for (name, value) in &record.headers {
+            let value = match value {
+                Some(value) => plain(value),
+                None => "(null)".to_owned(),
+            };
+            let _ = write!(line, " [{}={value}]", printable(name));
+        }
+        line
+    }
+
+    async fn part(&self, bytes: Option<&[u8]>, none: &str, empty: &str) -> String {
+        match (bytes, &self.registry) {
+            (None, _) => none.to_owned(),
+            (Some([]), _) => empty.to_owned(),
+            // Confluent's wire format: a zero byte and the schema's id in four more.
+            (Some(all @ &[0, a, b, c, d, ref rest @ ..]), Some(schemas)) => {
+                schemas.decoded(u32::from_be_bytes([a, b, c, d]), all, rest).await
+            }
+            (Some(bytes), _) => plain(bytes),
+        }
+    }
+}
+
+impl Schemas {
+    async fn decoded(&self, id: u32, all: &[u8], rest: &[u8]) -> String {
+        match self.type_of(id).await {
+            Ok(Some(SchemaType::Avro)) => match self.avro.decode_with_schema(Some(all)).await {
+                Ok(Some(found)) => printable(&avro_text::text(&found.value, &found.schema.parsed)),
+                Ok(None) => plain(all),
+                Err(error) => format!("(it is no Avro of schema {id}: {error}) {}", plain(all)),
+            },
+            Ok(Some(SchemaType::Json)) => plain(rest),
+            Ok(Some(SchemaType::Protobuf)) => format!("(Protobuf, schema {id}) {}", binary(rest)),
+            Ok(Some(other)) => format!("({other:?}, schema {id}) {}", plain(rest)),
+            Ok(None) => format!("(the registry has no schema {id}) {}", plain(all)),
+            Err(error) => format!("(schema {id}: the registry does not answer: {error}) {}", plain(all)),
+        }
+    }
+
+    async fn type_of(&self, id: u32) -> Result<Option<SchemaType>, String> {
+        let mut types = self.types.lock().await;
+        if let Some(known) = types.get(&id) {
+            return Ok(known.clone());
+        }
+        let found = match get_schema_by_id(id, &self.settings).await {
+            Ok(schema) => Some(schema.schema_type),
+            Err(error) if error.retriable => return Err(error.to_string()),
+            Err(_) => None,
+        };
+        types.insert(id, found.clone());
+        Ok(found)
+    }
+}
+
+fn plain(bytes: &[u8]) -> String {
+    std::str::from_utf8(bytes)
+        .ok()
+        .filter(|text| !text.contains('\0'))
+        .map_or_else(|| binary(bytes), printable)
+}
+
+fn binary(bytes: &[u8]) -> String {
+    let shown = avro_text::hexadecimal(&bytes[..bytes.len().min(BINARY)]);
+    if bytes.len() > BINARY { format!("{shown}… ({} bytes)", bytes.len()) } else { shown }
+}
+
+/// Without what a terminal obeys, or what would change the order in which people read.
+fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c.is_control()
+                || matches!(u32::from(c), 0x61c | 0x200e | 0x200f | 0x2028..=0x202e | 0x2066..=0x2069 | 0xfeff) =>
+            {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    fn record(key: Option<&[u8]>, value: Option<&[u8]>) -> Record {
+        let owned = |bytes: &[u8]| bytes.to_vec();
+        Record { partition: 0, offset: 0, key: key.map(owned), value: value.map(owned), headers: Vec::new() }
+    }
+
+    async fn shown(key: Option<&[u8]>, value: Option<&[u8]>) -> String {
+        Shown::new(None).unwrap().line(&record(key, value)).await
+    }
+
+    #[rstest]
+    #[case::plain(Some(&b"k"[..]), Some(&b"v"[..]), "k v")]
+    #[case::a_tombstone(Some(&b"k"[..]), None, "k (tombstone)")]
+    #[case::nothing_in_it(Some(&b"k"[..]), Some(&b""[..]), "k (empty value)")]
+    #[case::no_key(None, Some(&b"v"[..]), "(no key) v")]
+    #[case::nothing_in_the_key(Some(&b""[..]), Some(&b"v"[..]), "(empty key) v")]
+    #[case::escapes(
+        Some(&b"\x1b[31mred\x1b]0;t\x07"[..]),
+        Some(&b"a\x1b[2J\r\n b\t"[..]),
+        "\\u001b[31mred\\u001b]0;t\\u0007 a\\u001b[2J\\r\\n b\\t"
+    )]
+    #[case::eight_bit_escapes(Some("k\u{9b}31m".as_bytes()), Some(&b"v"[..]), "k\\u009b31m v")]
+    #[case::turned_round(Some(&b"k"[..]), Some("a\u{202e}b".as_bytes()), "k a\\u202eb")]
+    #[case::binary(Some(&b"k"[..]), Some(&b"\xff\x00"[..]), "k 0xff00")]
+    #[case::a_zero_in_a_text(Some(&b"k"[..]), Some(&b"a\0b"[..]), "k 0x610062")]
+    #[tokio::test]
+    async fn a_record_is_one_line(
+        #[case] key: Option<&'static [u8]>,
+        #[case] value: Option<&[u8]>,
+        #[case] line: &str,
+    ) {
+        assert_eq!(shown(key, value).await, line);
+    }
+
+    #[tokio::test]
+    async fn a_long_binary_value_is_cut() {
+        let line = shown(None, Some(&[255; 300])).await;
+        assert!(line.ends_with("ff… (300 bytes)") && line.len() < 600, "{line}");
+    }
+
+    #[tokio::test]
+    async fn headers_are_shown() {
+        let mut with = record(Some(b"k"), Some(b"v"));
+        with.headers = vec![("trace".to_owned(), Some(b"1\x1b".to_vec())), ("none".to_owned(), None)];
+        assert_eq!(Shown::new(None).unwrap().line(&with).await, "k v [trace=1\\u001b] [none=(null)]");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_shown_is_obeyed(bytes: Vec<u8>, text: String) {
+            let obeyed = |shown: &str| shown.chars().any(char::is_control);
+            prop_assert!(!obeyed(&plain(&bytes)) && !obeyed(&printable(&text)));
+        }
+    }
+}

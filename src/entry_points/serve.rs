@@ -1,0 +1,90 @@
+//! `streamlab serve …`: the long-running services that the lab itself brings, in the own image.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Subcommand;
+use tokio::net::TcpListener;
+
+use super::variable;
+use crate::engine::Engine;
+use crate::own_services::exporter::{Exporter, Used};
+use crate::own_services::{app, metrics, receiver};
+use crate::probes::Usage;
+use crate::signals::watch_signals;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Service {
+    /// Reads transactions and totals in the group app-service (BOOTSTRAP_SERVERS) and answers what it has read.
+    App(AppArgs),
+    /// Takes Alertmanager's messages to Slack and shows them, with the runbooks (the file that RUNBOOKS names).
+    Receiver(ReceiverArgs),
+    /// Consumer lag (BOOTSTRAP_SERVERS), Spark's queries (CHECKPOINT_DIR), containers of the network NETWORK, this one being
+    /// CONTAINER_NAME.
+    Exporter(ExporterArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExporterArgs {
+    /// Address to answer on.
+    #[arg(long, default_value = "0.0.0.0:9308")]
+    listen: SocketAddr,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct AppArgs {
+    /// Address to answer on.
+    #[arg(long, default_value = "0.0.0.0:8000")]
+    listen: SocketAddr,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReceiverArgs {
+    /// Address to answer on.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    listen: SocketAddr,
+}
+
+pub(super) async fn run(service: Service) -> Result<()> {
+    // First of all: as process 1 of a container a signal without a handler is lost.
+    let stop = watch_signals();
+    match service {
+        Service::App(args) => {
+            let bootstrap = variable("BOOTSTRAP_SERVERS")?;
+            app::run(listen(args.listen).await?, bootstrap, stop).await
+        }
+        Service::Exporter(args) => {
+            let own = variable("CONTAINER_NAME")?;
+            let prefix = own.strip_suffix("lab-exporter").unwrap_or_default().to_owned();
+            let network = variable("NETWORK")?;
+            let used: Used = Box::new(move || Box::pin(containers(network.clone(), prefix.clone())));
+            let checkpoints = PathBuf::from(variable("CHECKPOINT_DIR")?);
+            let exporter = Exporter::new(&variable("BOOTSTRAP_SERVERS")?, checkpoints, used);
+            exporter.run(listen(args.listen).await?, stop).await
+        }
+        Service::Receiver(args) => {
+            let runbooks = variable("RUNBOOKS")?.into();
+            receiver::run(listen(args.listen).await?, runbooks, stop).await
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    let listener = metrics::listen(address).await?;
+    say!("listening on {}", listener.local_addr()?);
+    Ok(listener)
+}
+
+/// What each container on a network uses, by documented name.
+async fn containers(network: String, prefix: String) -> Result<Vec<(String, Usage)>> {
+    let engine = Engine::connect().await?;
+    let names = engine.containers_on(&network).await?;
+    let used = names.iter().map(|container| async {
+        // One that has just gone has no figures; the others have.
+        let usage = engine.usage(container).await.ok()?;
+        let name = container.strip_prefix(&prefix).unwrap_or(container);
+        Some((name.to_owned(), usage))
+    });
+    Ok(futures::future::join_all(used).await.into_iter().flatten().collect())
+}

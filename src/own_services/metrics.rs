@@ -1,0 +1,225 @@
+//! What every own service has: its metrics in one registry, served with its health, counted requests, an orderly end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::histogram::Histogram;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// The only format that the client writes: Prometheus reads it by this name.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// How long requests that are being answered may take once the service is told to end.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// Upper bounds of a histogram, in seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Buckets(pub &'static [f64]);
+
+impl MetricConstructor<Histogram> for Buckets {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(self.0.iter().copied())
+    }
+}
+
+/// Counters by labels.
+pub type Counters<L> = Family<L, Counter>;
+/// Histograms by labels.
+pub type Histograms<L> = Family<L, Histogram, Buckets>;
+
+/// A label set of the topic alone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Topic {
+    /// Name.
+    pub topic: String,
+}
+
+impl Topic {
+    /// The label set of one topic.
+    pub fn of(topic: &str) -> Self {
+        Self { topic: topic.to_owned() }
+    }
+}
+
+/// What a label set must be able to do.
+pub trait Labels:
+    Clone + std::hash::Hash + Eq + EncodeLabelSet + std::fmt::Debug + Send + Sync + 'static
+{
+}
+impl<L: Clone + std::hash::Hash + Eq + EncodeLabelSet + std::fmt::Debug + Send + Sync + 'static> Labels
+    for L
+{
+}
+
+/// The metrics of one service. What is registered here stays in the caller's hands: both are the same metric.
+#[derive(Debug, Default)]
+pub struct Registry(prometheus_client::registry::Registry);
+
+impl Registry {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Counters; in the text their name ends in `_total`, which is not given here.
+    pub fn counters<L: Labels>(&mut self, name: &str, help: &str) -> Counters<L> {
+        let family = Counters::default();
+        self.0.register(name, help, family.clone());
+        family
+    }
+
+    /// Histograms.
+    pub fn histograms<L: Labels>(&mut self, name: &str, help: &str, buckets: Buckets) -> Histograms<L> {
+        let family = Family::new_with_constructor(buckets);
+        self.0.register(name, help, family.clone());
+        family
+    }
+
+    /// The client's own registry, for kinds that have no short form here (collectors that ask when they are scraped).
+    pub fn inner(&mut self) -> &mut prometheus_client::registry::Registry {
+        &mut self.0
+    }
+
+    /// Everything as OpenMetrics text.
+    ///
+    /// # Errors
+    /// A collector cannot write.
+    pub fn text(&self) -> Result<String> {
+        let mut out = String::new();
+        text::encode(&mut out, &self.0).context("the metrics cannot be written")?;
+        Ok(out)
+    }
+
+    /// The answer to Prometheus.
+    pub fn response(&self) -> Response {
+        match self.text() {
+            Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
+        }
+    }
+
+    /// Routes `/metrics` and `/health`: 200, or 503 with the reason that `health` gives.
+    pub fn router<H>(self, health: H) -> Router
+    where
+        H: Fn() -> Result<(), String> + Clone + Send + Sync + 'static,
+    {
+        let registry = Arc::new(self);
+        let metrics = move || async move { registry.response() };
+        let health = move || async move {
+            match health() {
+                Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+                Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+            }
+        };
+        Router::new().route("/metrics", get(metrics)).route("/health", get(health))
+    }
+}
+
+/// Binds `listen`; port 0 stands for any.
+///
+/// # Errors
+/// The port is taken, or the address is not this machine's.
+pub async fn listen(listen: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(listen).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            anyhow::anyhow!("port {} is taken: another program listens on {listen}", listen.port())
+        }
+        _ => anyhow::Error::new(error).context(format!("{listen} cannot be listened on")),
+    })
+}
+
+/// Answers on `listener` until `stop` turns true, then ends within half a second: a client that holds its connection open
+/// does not hold the service.
+///
+/// # Errors
+/// The listener fails.
+pub async fn serve(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) -> Result<()> {
+    let stopped = |mut stop: watch::Receiver<bool>| async move {
+        // An error is a sender that is gone: nobody can tell us to end any more.
+        if stop.wait_for(|s| *s).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let server = axum::serve(listener, router).with_graceful_shutdown(stopped(stop.clone()));
+    let patience = async {
+        stopped(stop).await;
+        tokio::time::timeout(LAST_ANSWERS, std::future::pending::<()>()).await
+    };
+    tokio::select! {
+        ended = server => ended.context("the server ended"),
+        _ = patience => Ok(()),
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Asked {
+    method: &'static str,
+    path: String,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PathOnly {
+    path: String,
+}
+
+/// Counts and times every request of a router.
+#[derive(Debug, Clone)]
+pub struct Requests {
+    total: Counters<Asked>,
+    duration: Histograms<PathOnly>,
+}
+
+impl Requests {
+    /// `http_requests_total` and `http_request_duration_seconds`.
+    pub fn new(registry: &mut Registry) -> Self {
+        const SECONDS: Buckets =
+            Buckets(&[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5]);
+        Self {
+            total: registry.counters("http_requests", "Requests answered"),
+            duration: registry.histograms("http_request_duration_seconds", "Time to the answer", SECONDS),
+        }
+    }
+
+    /// The router with every request counted, also those that no route takes. To be called after the last route.
+    pub fn count(self, router: Router) -> Router {
+        router.layer(from_fn_with_state(self, counted))
+    }
+}
+
+async fn counted(State(requests): State<Requests>, request: Request, next: Next) -> Response {
+    // The route's template, and few methods: a client must not be able to make up series.
+    let path = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+    let method = method_label(request.method());
+    let start = Instant::now();
+    let response = next.run(request).await;
+    requests.duration.get_or_create(&PathOnly { path: path.clone() }).observe(start.elapsed().as_secs_f64());
+    let status = response.status().as_u16();
+    requests.total.get_or_create(&Asked { method, path, status }).inc();
+    response
+}
+
+fn method_label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        "PATCH" => "PATCH",
+        _ => "other",
+    }
+}

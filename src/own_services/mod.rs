@@ -1,0 +1,7 @@
+//! The long-running services that the lab itself brings, one file a service. They use clients, probes and scenarios, never the
+//! engine or the commands: what the exporter asks the engine is handed to it by `entry_points`.
+
+pub mod app;
+pub mod exporter;
+pub mod metrics;
+pub mod receiver;

@@ -1,0 +1,151 @@
+//! Who is in a lab: its services by name, who plays which role, and which host ports it documents.
+
+use std::collections::BTreeSet;
+
+use super::file::{Lab, LabFile, Member, Provided, ServiceSpec};
+use super::rows::Topic;
+use super::{Command, Fault, Flow};
+
+/// A lab of the definition.
+pub(super) struct Roster<'a> {
+    pub(super) file: &'a LabFile,
+    pub(super) name: &'a str,
+    pub(super) lab: &'a Lab,
+    /// In the order of the lab's list.
+    pub(super) entries: Vec<Entry<'a>>,
+}
+
+/// One service of a lab.
+#[derive(Clone, Copy)]
+pub(super) struct Entry<'a> {
+    /// The table that it comes from.
+    pub(super) group: &'a str,
+    pub(super) spec: &'a ServiceSpec,
+    /// Which member of the table it is, where the table is a group.
+    pub(super) member: Option<&'a Member>,
+    /// Unique in the lab.
+    pub(super) name: &'a str,
+}
+
+impl<'a> Roster<'a> {
+    /// The lab `name`; tables that do not exist are left out, which the check says.
+    pub(super) fn of(file: &'a LabFile, name: &'a str, lab: &'a Lab) -> Self {
+        let tables = lab.services.iter().filter_map(|key| file.services.get_key_value(key.get_ref()));
+        let entries = tables.flat_map(|(group, spec)| {
+            let one = move |(name, member)| Entry { group, spec, member, name };
+            spec.services(group).into_iter().map(one)
+        });
+        Self { file, name, lab, entries: entries.collect() }
+    }
+
+    pub(super) fn service(&self, name: &str) -> Option<&Entry<'a>> {
+        self.entries.iter().find(|e| e.name == name)
+    }
+
+    /// Services of a role, or else by their own or their table's name.
+    pub(super) fn meant(&self, name: &str) -> Vec<&Entry<'a>> {
+        let players: Vec<_> = self.players(name).map(|(entry, _)| entry).collect();
+        if players.is_empty() {
+            self.entries.iter().filter(|e| e.name == name || e.group == name).collect()
+        } else {
+            players
+        }
+    }
+
+    /// Who plays a role, and by which ports.
+    pub(super) fn players(&self, role: &str) -> impl Iterator<Item = (&Entry<'a>, &'a Provided)> {
+        self.entries.iter().filter_map(move |e| Some((e, e.spec.provides.get(role)?)))
+    }
+
+    pub(super) fn roles(&self) -> BTreeSet<&'a str> {
+        self.entries.iter().flat_map(|e| e.spec.provides.keys().map(String::as_str)).collect()
+    }
+
+    /// The documented host port: the lab's own, or the member's, or the table's.
+    pub(super) fn host_port(&self, entry: &Entry<'a>, port: &str) -> Option<&'a toml::Spanned<u16>> {
+        let here = self.lab.host.get(&format!("{}.{port}", entry.name));
+        let of_member = || entry.member.and_then(|m| m.host.get(port));
+        here.or_else(of_member).or_else(|| entry.spec.ports.get(port)?.host.as_ref())
+    }
+
+    /// Services that are ready before this one starts.
+    pub(super) fn waits_for(&self, entry: &Entry<'a>) -> Vec<&Entry<'a>> {
+        let spec = entry.spec;
+        let mut found: Vec<&Entry<'a>> = Vec::new();
+        let mut add = |other: &Entry<'a>| {
+            if !found.iter().any(|f| f.name == other.name)
+                && let Some(other) = self.service(other.name)
+            {
+                found.push(other);
+            }
+        };
+        for name in spec.needs.iter().chain(&spec.after) {
+            self.meant(name.get_ref()).into_iter().for_each(&mut add);
+        }
+        if spec.after_targets {
+            let watched = |e: &&Entry<'a>| !e.spec.metrics.is_empty() || e.spec.probe.is_some();
+            let waits = |e: &&Entry<'a>| e.name == entry.name || self.stands_behind(e, entry.name);
+            self.entries.iter().filter(watched).filter(|e| !waits(e)).for_each(&mut add);
+        }
+        found
+    }
+
+    /// Whether a service waits for `name`, itself or through others.
+    fn stands_behind(&self, entry: &Entry<'a>, name: &str) -> bool {
+        let mut open = vec![entry.name];
+        let mut seen = BTreeSet::new();
+        while let Some(next) = open.pop().and_then(|n| self.service(n)) {
+            if !seen.insert(next.name) {
+                continue;
+            }
+            let direct = next.spec.needs.iter().chain(&next.spec.after);
+            for other in direct.flat_map(|n| self.meant(n.get_ref())) {
+                if other.name == name {
+                    return true;
+                }
+                open.push(other.name);
+            }
+        }
+        false
+    }
+
+    pub(super) fn topics(&self) -> impl Iterator<Item = &'a Topic> {
+        let has = |t: &&Topic| {
+            t.scenario.as_ref().is_none_or(|s| self.lab.scenarios.iter().any(|o| o.get_ref() == s.get_ref()))
+        };
+        self.file.topics.iter().filter(has)
+    }
+
+    pub(super) fn has_all<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> bool {
+        names.into_iter().all(|name| !self.meant(name).is_empty())
+    }
+
+    pub(super) fn has_flow(&self, flow: &Flow) -> bool {
+        let topics: BTreeSet<&str> = self.topics().map(|t| t.name.get_ref().as_str()).collect();
+        let fault = flow.fault.as_ref().map(|name| self.file.fault(name.get_ref()));
+        self.has_all(flow.stations())
+            && self.has_all(flow.breaks.iter().map(|b| b.get_ref().as_str()))
+            && flow.topics.iter().all(|t| topics.contains(t.get_ref().as_str()))
+            && fault.is_none_or(|fault| fault.is_some_and(|fault| self.has_fault(fault)))
+    }
+
+    pub(super) fn has_fault(&self, fault: &Fault) -> bool {
+        let scenario = |step: &super::Step| match step {
+            super::Step::Produce { scenario, .. } => {
+                self.lab.scenarios.iter().any(|s| s.get_ref() == scenario)
+            }
+            _ => true,
+        };
+        self.has_all(fault.disturbs())
+            && self.has_all(fault.undisturbed())
+            && fault.steps.iter().all(scenario)
+    }
+
+    /// A command's stations are those of the tokens in its line.
+    pub(super) fn has_command(&self, command: &Command) -> bool {
+        let mut named = super::tokens::services_in(command.run.get_ref());
+        named.extend(super::tokens::services_in(command.prints.get_ref()));
+        let others = command.breaks.iter().chain(&command.needs).map(|s| s.get_ref().as_str());
+        self.has_all(named.iter().map(String::as_str).chain(others))
+    }
+}
