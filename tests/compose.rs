@@ -87,8 +87,7 @@ async fn a_lab_that_compose_brings_up_proves_the_same_flows() {
     let whole = project.plan(None, Instance::new(INSTANCE, offset).unwrap()).unwrap();
     let plan = whole.buildable(&project.file).unwrap();
     let compose = Compose::new(&project, &plan, &engine.arch).unwrap();
-    let down = || compose.run(&["down", "--volumes", "--remove-orphans"]);
-    down().await.unwrap();
+    compose.down(&engine).await.unwrap();
     let up = compose.run(&["up", "--wait"]).await;
     let spec = up.map(|_| {
         let endpoints = tempfile::NamedTempFile::new().unwrap();
@@ -103,7 +102,7 @@ async fn a_lab_that_compose_brings_up_proves_the_same_flows() {
         cargo.args(["test", "--quiet", "--test", "spec", "flow::"]).current_dir(root());
         cargo.env("LAB_ATTACH", endpoints.path()).output().unwrap()
     });
-    down().await.unwrap();
+    compose.down(&engine).await.unwrap();
     let spec = spec.unwrap_or_else(|e| panic!("{e:#}"));
     assert!(spec.status.success(), "{}", text(&spec));
     // Flows that ask the endpoints alone, and that disturb nothing.

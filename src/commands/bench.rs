@@ -111,7 +111,7 @@ async fn ours(project: &Project, engine: &Engine, plan: &Plan, images: SourceCho
 /// One start by docker compose on the same images, and its end; seconds to the first correct aggregate.
 async fn composed(project: &Project, engine: &Engine, plan: &Plan) -> Result<f64> {
     let compose = Compose::new(project, plan, &engine.arch)?;
-    compose.run(&["down", "--volumes"]).await?;
+    compose.down(engine).await?;
     let endpoints = Endpoints::of(plan);
     let mut cancel = watch_signals();
     let start = Instant::now();
@@ -124,7 +124,7 @@ async fn composed(project: &Project, engine: &Engine, plan: &Plan) -> Result<f64
     if raced.is_none() {
         compose.give_up().await;
     }
-    let down = compose.run(&["down", "--volumes"]).await;
+    let down = compose.down(engine).await;
     let stopped = stopping.elapsed().as_secs_f64();
     let Some((up, first)) = raced else {
         return Err(Interrupted("what docker compose had started is gone".to_owned()).into());

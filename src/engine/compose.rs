@@ -6,7 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 use tokio::io::AsyncWriteExt as _;
 
-use super::recipe_images;
+use super::{Engine, recipe_images};
 use crate::project::Project;
 use crate::render::{compose_file, image_variable};
 use crate::topology::{Plan, Source};
@@ -23,6 +23,7 @@ pub struct Compose {
     variables: Vec<String>,
     /// Of the container that runs docker compose.
     name: String,
+    network: String,
 }
 
 impl Compose {
@@ -37,6 +38,7 @@ impl Compose {
         Ok(Self {
             image: image.reference.clone(),
             name: plan.instance.container("docker-compose"),
+            network: plan.network.clone(),
             folder: project.root.canonicalize()?.join("compose"),
             text,
             variables: recipes
@@ -51,6 +53,18 @@ impl Compose {
         let mut command = tokio::process::Command::new("docker");
         let command = command.args(["rm", "--force", &self.name]).stdout(Stdio::null()).stderr(Stdio::null());
         let _ = command.status().await;
+    }
+
+    /// Removes what docker compose started, its volumes too. The network goes once nothing is on it any more: docker compose does not
+    /// wait for that, and an engine that still counts a container that has left refuses (seen with Docker 20.10).
+    ///
+    /// # Errors
+    /// Docker compose ends with another code than 0, or the engine refuses.
+    pub async fn down(&self, engine: &Engine) -> Result<()> {
+        self.run(&["rm", "--stop", "--force", "--volumes"]).await?;
+        engine.remove_network(&self.network).await?;
+        self.run(&["down", "--volumes", "--remove-orphans"]).await?;
+        Ok(())
     }
 
     /// Runs one command of docker compose to its end; what it printed.

@@ -287,7 +287,7 @@ impl Engine {
 
     /// Removes a network once nothing is on it any more. It is not tried before: an engine that is asked while a container leaves
     /// may count that container for ever (seen with Docker 20.10).
-    async fn remove_network(&self, network: &str) -> Result<()> {
+    pub(super) async fn remove_network(&self, network: &str) -> Result<()> {
         let question = format!("removal of network {network}");
         eventually(&question, LEAVES_WITHIN, LEAVES_EVERY, || async {
             let on_it = match self.docker.inspect_network(network, None::<InspectNetworkOptions>).await {
