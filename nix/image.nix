@@ -1,8 +1,7 @@
 # An upstream image in the store, with its registry digest as the only pin:
 #   index --names--> manifest of this platform --names--> config and layers
 # Index and manifest are committed as images/<hex>.json, byte for byte as the registry serves them, and held against
-# their digests while Nix evaluates. A document that is not there is fetched then. Each config and layer is a derivation
-# of its own whose output hash is its digest.
+# their digests while Nix evaluates. Each config and layer is a derivation of its own whose output hash is its digest.
 {
   lib,
   pkgs,
@@ -35,9 +34,8 @@ let
           "https://${host}";
     };
 
-  # kind: manifests or blobs
-  fetch =
-    place: kind: digest:
+  fetchBlob =
+    place: digest:
     pkgs.runCommand (hexOf digest)
       {
         outputHash = digest;
@@ -49,14 +47,11 @@ let
         ];
         impureEnvVars = lib.fetchers.proxyImpureEnvVars;
         preferLocalBuild = true;
-        address = "${place.server}/v2/${place.repository}/${kind}/${digest}";
+        address = "${place.server}/v2/${place.repository}/blobs/${digest}";
         scope = "repository:${place.repository}:pull";
       }
       ''
-        accept="application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json"
-        accept="$accept, application/vnd.docker.distribution.manifest.list.v2+json"
-        accept="$accept, application/vnd.docker.distribution.manifest.v2+json, */*"
-        ask() { curl -sSL --retry 5 --connect-timeout 20 -H "Accept: $accept" "$@"; }
+        ask() { curl -sSL --retry 5 --connect-timeout 20 "$@"; }
 
         # A registry that wants a token says so, and where to get one.
         wanted=$(ask --head -o /dev/null -w '%header{www-authenticate}' "$address")
@@ -72,19 +67,21 @@ let
       '';
 
   document =
-    place: digest:
+    digest:
     let
       committed = documents + "/${hexOf digest}.json";
-      isThere = builtins.pathExists committed;
       found = "sha256:${builtins.hashFile "sha256" committed}";
-      file = if isThere then committed else fetch place "manifests" digest;
-      text = builtins.readFile file;
+      text = builtins.readFile committed;
     in
-    if isThere && found != digest then
+    # A flake sees only what git tracks.
+    if !builtins.pathExists committed then
+      throw "nix/images/${hexOf digest}.json is not there: ./lab images lock && git add nix/images"
+    else if found != digest then
       throw "nix/images/${hexOf digest}.json has the digest ${found}: it was edited or reformatted"
     else
       {
-        inherit digest file;
+        inherit digest;
+        file = committed;
         content = builtins.fromJSON text;
         size = builtins.stringLength text;
       };
@@ -92,14 +89,16 @@ in
 { reference, index }:
 let
   place = locate reference;
-  top = document place index;
+  top = document index;
   mine = lib.findFirst (
     m: (m.platform.os or "") == "linux" && (m.platform.architecture or "") == architecture
   ) (throw "${reference} has no image for linux/${architecture}") top.content.manifests;
   # A tag may name a single manifest: then that is the index.
-  manifest = if top.content ? manifests then document place mine.digest else top;
+  manifest = if top.content ? manifests then document mine.digest else top;
   blobs = [ manifest.content.config ] ++ manifest.content.layers;
   pathOf = digest: "blobs/sha256/${hexOf digest}";
+  # OCI lets a document leave its type out.
+  kind = if top.content ? manifests then "index" else "manifest";
   json = name: value: pkgs.writeText name (builtins.toJSON value);
 
   # Both an OCI layout, for the containerd image store, and what `docker save` writes, for the older one. It names the
@@ -111,7 +110,7 @@ let
         schemaVersion = 2;
         manifests = [
           {
-            inherit (top.content) mediaType;
+            mediaType = top.content.mediaType or "application/vnd.oci.image.${kind}.v1+json";
             inherit (top) digest size;
             annotations = {
               "io.containerd.image.name" = "${place.host}/${place.repository}:${place.tag}";
@@ -128,9 +127,12 @@ let
         }
       ];
       ${pathOf top.digest} = top.file;
+    }
+    # The same one where the tag names a single manifest.
+    // {
       ${pathOf manifest.digest} = manifest.file;
     }
-    // lib.listToAttrs (map (b: lib.nameValuePair (pathOf b.digest) (fetch place "blobs" b.digest)) blobs)
+    // lib.listToAttrs (map (b: lib.nameValuePair (pathOf b.digest) (fetchBlob place b.digest)) blobs)
   );
 in
 # Writes the image on its output: no second copy in the store.

@@ -37,12 +37,19 @@ let
       RestartSec = 5;
     };
   };
+  # A line for people at the console. Docker's own output goes to the journal alone.
+  tell = words: ''echo "streamlab: ${words}" >/dev/console || true'';
+  # Host ports in the range that outgoing connections take their own from.
+  reserved = lib.filter (port: port >= 32768) lab.hostPorts;
   # Done once; what requires it waits until it has ended well.
   once = {
     Type = "oneshot";
     RemainAfterExit = true;
     Restart = lib.mkForce "on-failure"; # systemd refuses `always`, oci-containers' choice, for a one-shot
   };
+
+  # `%N` is the name of the unit that has failed.
+  onFailure = [ "streamlab-failed@%N.service" ];
 
   networkUnit = lib.mkMerge [
     (needs [ "docker.service" ])
@@ -75,7 +82,12 @@ let
         path = [ config.virtualisation.docker.package ];
         wants = [ "network-online.target" ];
         after = [ "network-online.target" ];
-        serviceConfig = once;
+        inherit onFailure;
+        # A registry that asks for patience is given some: 5 s, then longer, up to 2 min.
+        serviceConfig = once // {
+          RestartSteps = 4;
+          RestartMaxDelaySec = 120;
+        };
         script =
           if image.own then
             "${cfg.ownImage} | docker load" # always: the tag does not change with the program
@@ -88,7 +100,10 @@ let
                   "docker pull --quiet ${image.docker}";
             in
             ''
-              docker image inspect ${image.docker} >/dev/null 2>&1 || ${get}
+              if ! docker image inspect ${image.docker} >/dev/null 2>&1; then
+                ${tell "getting ${image.docker}"}
+                ${get}
+              fi
               docker image inspect ${image.docker} >/dev/null
             '';
       }
@@ -96,20 +111,24 @@ let
 
   # `docker run` counts as started at once. This keeps the unit starting, and those that need it waiting.
   waitForHealth = name: service: ''
-    deadline=$((SECONDS + ${toString service.readySeconds}))
+    patience=${toString service.readySeconds}
+    # An emulated processor is many times slower.
+    if [ "$(systemd-detect-virt 2>/dev/null)" = qemu ]; then patience=$((patience * 6)); fi
+    deadline=$((SECONDS + patience))
     until [ "$(docker inspect -f '{{.State.Health.Status}}' ${name} 2>/dev/null)" = healthy ]; do
       if ! kill -0 "$MAINPID" 2>/dev/null; then
         echo "${name} ended before it was healthy; its log is above" >&2
         exit 1
       fi
       if [ "$SECONDS" -ge "$deadline" ]; then
-        echo "${name} is not healthy after ${toString service.readySeconds} s. What its health command said last:" >&2
+        echo "${name} is not healthy after $patience s. What its health command said last:" >&2
         docker inspect -f '{{range .State.Health.Log}}{{.ExitCode}} {{.Output}}{{end}}' ${name} | tail -n 3 >&2
         exit 1
       fi
       sleep 1
     done
     echo "${name} is healthy"
+    ${tell "${name} is healthy"}
   '';
 
   containerUnit =
@@ -124,8 +143,13 @@ let
         if service.completes then
           { serviceConfig = once // { TimeoutStartSec = lib.mkForce service.readySeconds; }; }
         else
-          { postStart = waitForHealth name service; }
+          {
+            postStart = waitForHealth name service;
+            # Newer ones of oci-containers leave a service down that has ended with 0.
+            serviceConfig.Restart = lib.mkForce "always";
+          }
       )
+      { inherit onFailure; }
     ];
 in
 {
@@ -169,6 +193,13 @@ in
       backend = "docker";
       inherit (lab) containers;
     };
+    boot.kernel.sysctl."net.ipv4.ip_local_reserved_ports" = lib.concatMapStringsSep "," toString reserved;
+    # Docker's interfaces are none of dhcpcd's business: it would ask for addresses there, and lose the machine's route.
+    networking.dhcpcd.denyInterfaces = [
+      "veth*"
+      "br-*"
+      "docker*"
+    ];
     # Only this image store finds NAME:TAG@INDEX of an image that was loaded. It hides what the older store holds, so it is
     # left as it is where images are pulled.
     virtualisation.docker.daemon.settings = lib.mkIf (cfg.images == "store") {
@@ -176,6 +207,14 @@ in
     };
     systemd.services = lib.mkMerge [
       { streamlab-network = networkUnit; }
+      {
+        "streamlab-failed@" = {
+          description = "Says at the console that %i has failed";
+          serviceConfig.Type = "oneshot";
+          scriptArgs = "%i";
+          script = tell "$1 has failed, and what needs it does not start. Why: journalctl -u $1";
+        };
+      }
       (lib.mapAttrs' (n: image: lib.nameValuePair "streamlab-image-${n}" (imageUnit image)) lab.images)
       (lib.mapAttrs' (n: s: lib.nameValuePair "docker-${n}" (containerUnit n s)) lab.services)
       {

@@ -32,6 +32,8 @@ fi
 cp -f "$VM_ENDPOINTS" "$state/endpoints.json"
 chmod 644 "$state/endpoints.json"
 export NIX_DISK_IMAGE="${NIX_DISK_IMAGE:-$state/disk.qcow2}"
+[ -e "$NIX_DISK_IMAGE" ] ||
+  say "the first start downloads gigabytes of images before anything answers; the console names each one"
 say "disk: $NIX_DISK_IMAGE (remove it to start from nothing)"
 say "the console says 'every service of the lab … is ready'. Then, in a checkout on this machine:"
 say "  LAB_ATTACH=$state/endpoints.json cargo test --test spec flow::"

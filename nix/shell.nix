@@ -1,7 +1,7 @@
-# The shell for work on the lab.
+# The shells for work on the lab: `nix develop` with everything, `nix develop .#small` with what building and starting takes.
 { pkgs }:
-pkgs.mkShell {
-  packages = with pkgs; [
+let
+  small = with pkgs; [
     # The program: librdkafka's build wants make, pkg-config and zlib; the compiler is the shell's own.
     cargo
     rustc
@@ -14,8 +14,10 @@ pkgs.mkShell {
     # The lab
     docker-client
     curl
-    kcat
     jq
+  ];
+  more = with pkgs; [
+    kcat
     skopeo
     prometheus.cli # promtool
     prometheus-alertmanager # amtool
@@ -25,4 +27,8 @@ pkgs.mkShell {
     deadnix
     nixfmt
   ];
+in
+{
+  small = pkgs.mkShell { packages = small; };
+  default = pkgs.mkShell { packages = small ++ more; };
 }

@@ -46,7 +46,14 @@ in
   ];
 
   networking.hostName = "streamlab"; # names the runner: run-streamlab-vm
+  # dhcpcd is for QEMU's network card alone: it would also take Docker's interfaces, and lose the route to the registries.
+  networking.usePredictableInterfaceNames = false;
+  networking.dhcpcd = {
+    allowInterfaces = [ "eth0" ];
+    wait = "ipv4"; # images are pulled as soon as the network counts as online
+  };
   networking.firewall.enable = false; # only QEMU's user network reaches the guest
   services.getty.autologinUser = "root";
+  users.users.root.initialHashedPassword = ""; # a locked account is not logged in by itself either
   system.stateVersion = "26.05";
 }

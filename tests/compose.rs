@@ -3,17 +3,16 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rstest::rstest;
 use serde_json::Value;
-use streamlab::engine::{Compose, free_offset, recipe_images};
-use streamlab::topology::{Endpoints, Flow, Instance, Source};
+use streamlab::engine::recipe_images;
+use streamlab::topology::{DEFAULT_INSTANCE, Flow, Instance, Source};
 use support::written::Written;
 use support::{engine_with, root, text};
-
-const INSTANCE: &str = "compose";
 
 /// The files as people run them, beside `compose/.env` as `lab images env` prints it.
 #[rstest]
@@ -77,37 +76,49 @@ async fn a_rendered_file_is_valid(#[case] source: Source) {
     }
 }
 
+/// The commands of docs/compose.md, as they are printed: only the order is this test's, because the page explains where docker compose
+/// comes from after it has used it.
 #[tokio::test]
-async fn a_lab_that_compose_brings_up_proves_the_same_flows() {
+async fn the_printed_commands_bring_a_lab_up_that_proves_the_same_flows() {
     let (project, engine) = engine_with(&["docker-compose", "kafka", "spark", "schema-registry"]).await;
-    // The own image holds the program under test.
-    let own = support::run(&["images", "build", "streamlab"]);
-    assert!(own.status.success(), "{}", text(&own));
-    let offset = free_offset(&project, None, INSTANCE).unwrap();
-    let whole = project.plan(None, Instance::new(INSTANCE, offset).unwrap()).unwrap();
+    let state = engine.instance(DEFAULT_INSTANCE).await.unwrap();
+    assert!(state.is_down(), "a lab is up, and compose uses the same names: ./lab down");
+    let whole = project.plan(None, Instance::documented()).unwrap();
     let plan = whole.buildable(&project.file).unwrap();
-    let compose = Compose::new(&project, &plan, &engine.arch).unwrap();
-    compose.down(&engine).await.unwrap();
-    let up = compose.run(&["up", "--wait"]).await;
-    let spec = up.map(|_| {
-        let endpoints = tempfile::NamedTempFile::new().unwrap();
-        serde_json::to_writer(&endpoints, &Endpoints::of(&plan)).unwrap();
-        let mut cargo = Command::new(env!("CARGO"));
-        // What this cargo has set for its tests would have build scripts run again, and half the crates built anew.
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_")) {
-            if !["CARGO_HOME", "CARGO_TARGET_DIR"].contains(&name.as_str()) {
-                cargo.env_remove(name);
-            }
+    let page = std::fs::read_to_string(root().join("docs/compose.md")).unwrap();
+    let blocks: Vec<&str> =
+        page.split("```sh\n").skip(1).map(|b| b.split("```").next().unwrap().trim()).collect();
+    let [local, plugin, attach, public] = blocks[..] else { panic!("other blocks: {blocks:#?}") };
+    let [images, up, down] = local.lines().collect::<Vec<_>>()[..] else { panic!("{local}") };
+    // For public images the own ones are named one by one: those that such a lab takes from here.
+    let named = public.split(" && ").next().unwrap().strip_prefix("./lab images build ").unwrap();
+    let named: BTreeSet<String> = named.split(' ').map(str::to_owned).collect();
+    assert_eq!(named, engine.recipes_of(&project, &whole, Source::Upstream));
+
+    // The plug-in goes into a home of this test's own.
+    let home = tempfile::tempdir().unwrap();
+    let shell = |lines: &str| {
+        let mut shell = support::sh(lines);
+        for folder in ["CARGO_HOME", "RUSTUP_HOME"] {
+            let usual =
+                format!("{}/.{}", std::env::var("HOME").unwrap(), &folder[..folder.len() - 5].to_lowercase());
+            shell.env(folder, std::env::var(folder).unwrap_or(usual));
         }
-        cargo.args(["test", "--quiet", "--test", "spec", "flow::"]).current_dir(root());
-        cargo.env("LAB_ATTACH", endpoints.path()).output().unwrap()
-    });
-    compose.down(&engine).await.unwrap();
-    let spec = spec.unwrap_or_else(|e| panic!("{e:#}"));
-    assert!(spec.status.success(), "{}", text(&spec));
+        let output = shell.env("HOME", home.path()).output().unwrap();
+        (output.status.success(), text(&output))
+    };
+    for lines in [images, plugin, down] {
+        let (well, said) = shell(lines);
+        assert!(well, "{lines}\n{said}");
+    }
+    let (is_up, said) = shell(up);
+    let (proved, spec) = if is_up { shell(attach) } else { (false, said) };
+    let (is_down, said) = shell(down);
+    assert!(proved, "{spec}");
+    assert!(is_down, "{down}\n{said}");
     // Flows that ask the endpoints alone, and that disturb nothing.
     let there = |flow: &&&Flow| flow.stations().all(|station| !plan.meant(station).is_empty());
     let flows = project.file.flows_of(&plan.lab);
     let proven = flows.iter().filter(|f| !f.engine && !f.disturbs()).filter(there).count();
-    assert!(proven > 0 && text(&spec).contains(&format!("{proven} proven, 0 failed")), "{}", text(&spec));
+    assert!(proven > 0 && spec.contains(&format!("{proven} proven, 0 failed")), "{spec}");
 }

@@ -4,10 +4,12 @@
 
 mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use streamlab::engine::recipe_images;
+use streamlab::lock::Digest;
 use streamlab::topology::{Instance, Plan};
 use support::{engine_with, root, text};
 
@@ -137,6 +139,47 @@ async fn every_planted_mistake_is_refused_by_name() {
     for (mistake, answer) in mistakes.iter().zip(answers) {
         assert!(answer.contains(&mistake.says), "{}: {answer}", mistake.name);
     }
+}
+
+#[tokio::test]
+async fn an_image_comes_out_of_the_store_whether_its_tag_names_an_index_or_one_manifest() {
+    let cases = tempfile::tempdir().unwrap();
+    let write = |document: Value| {
+        let bytes = document.to_string().into_bytes();
+        let digest = Digest::of(&bytes);
+        std::fs::write(cases.path().join(format!("{}.json", digest.hex())), bytes).unwrap();
+        digest
+    };
+    let config = Digest::of(b"a configuration");
+    let layer = Digest::of(b"a layer");
+    // OCI lets a document leave its type out.
+    let manifest = write(json!({
+        "schemaVersion": 2, "config": { "digest": config, "size": 1 }, "layers": [{ "digest": layer, "size": 1 }],
+    }));
+    let platform = json!({ "os": "linux", "architecture": "amd64" });
+    let index = write(json!({
+        "schemaVersion": 2, "manifests": [{ "digest": manifest, "size": 1, "platform": platform }],
+    }));
+    let of = |top: &Digest| {
+        format!(
+            "nix-instantiate --eval --strict --json -E 'import /project/nix/checks/image.nix {{ documents = /cases; reference = \"r.example/x:1\"; index = \"{top}\"; }}'"
+        )
+    };
+    for (top, kind) in [(&manifest, "manifest"), (&index, "index")] {
+        let output = in_nix(&of(top), Some(cases.path())).await;
+        assert!(output.status.success(), "{}", text(&output));
+        let entries: BTreeMap<String, Value> = serde_json::from_slice(&output.stdout).unwrap();
+        let blob = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
+        let mut paths = BTreeSet::from(["index.json", "manifest.json", "oci-layout"].map(str::to_owned));
+        paths.extend([&config, &layer, &manifest, top].map(blob));
+        assert_eq!(entries.keys().cloned().collect::<BTreeSet<_>>(), paths);
+        let described: Value = serde_json::from_str(entries["index.json"].as_str().unwrap()).unwrap();
+        let described = &described["manifests"][0];
+        assert_eq!(described["digest"], top.as_str());
+        assert_eq!(described["mediaType"], format!("application/vnd.oci.image.{kind}.v1+json"));
+    }
+    let missing = in_nix(&of(&Digest::of(b"nobody has it")), Some(cases.path())).await;
+    assert!(!missing.status.success() && text(&missing).contains("git add nix/images"), "{}", text(&missing));
 }
 
 fn plant(document: &mut Value, mistake: &Mistake) {

@@ -5,6 +5,7 @@
 #[path = "support/registry_checkout.rs"]
 mod registry_checkout;
 #[path = "support/registry_front.rs"]
+#[allow(dead_code, reason = "who may pull is the pulls' own test")]
 mod registry_front;
 #[path = "support/registry_images.rs"]
 mod registry_images;

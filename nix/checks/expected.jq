@@ -8,7 +8,7 @@ def word: if test("^[A-Za-z0-9_/.:=@%+,-]+$") then . else "'" + gsub("'"; "'\\''
     cores: .vm.cores, diskSize: .vm.diskMiB, memorySize: .vm.memoryMiB,
     forwards: ([$lab.services[].ports[].host] | sort)
   },
-  units: ((["network", "ready"] + [$lab.services[].image | "image-" + .] | unique | map("streamlab-" + .))
+  units: ((["network", "ready", "failed@"] + [$lab.services[].image | "image-" + .] | unique | map("streamlab-" + .))
     + [$lab.services | keys[] | "docker-" + .] | sort),
   services: ($lab.services | with_entries(.key as $name | .value |= {
     argv: (["run", "--name=\($name)", "--log-driver=json-file"]

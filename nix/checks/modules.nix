@@ -43,6 +43,7 @@ else
     units = lib.mapAttrs (_: unit: {
       inherit (unit)
         after
+        onFailure
         postStart
         requires
         script
@@ -51,6 +52,8 @@ else
         ;
     }) config.systemd.services;
     docker = config.virtualisation.docker.daemon.settings;
+    dhcpcd = { inherit (config.networking.dhcpcd) allowInterfaces denyInterfaces; };
+    reserved = config.boot.kernel.sysctl."net.ipv4.ip_local_reserved_ports";
   }
   // lib.optionalAttrs (module == "vm") {
     vm = {

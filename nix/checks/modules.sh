@@ -47,10 +47,11 @@ hold() {
         once: ($u.serviceConfig.Type == "oneshot" and $u.serviceConfig.RemainAfterExit
           and $u.serviceConfig.Restart == "on-failure"),
         deadline: (if $u.postStart == "" then $u.serviceConfig.TimeoutStartSec
-          else ($u.postStart | capture("SECONDS \\+ (?<s>[0-9]+)").s | tonumber) end)
+          else ($u.postStart | capture("patience=(?<s>[0-9]+)").s | tonumber) end)
       }' <<<"$actual")" "$(jq --arg n "$name" '.services[$n] | {requires, waits, once, deadline}' <<<"$expected")"
     jq -e --arg n "docker-$name" '.units[$n] | (.requires - .after) == [] and .unitConfig.StartLimitBurst == 5
-      and .serviceConfig.RestartMode == "direct"' <<<"$actual" >/dev/null ||
+      and .serviceConfig.RestartMode == "direct" and .onFailure == ["streamlab-failed@%N.service"]
+      and (.serviceConfig.Restart == (if .serviceConfig.Type == "oneshot" then "on-failure" else "always" end))' <<<"$actual" >/dev/null ||
       { echo "$1: the order or the tries of $name" >&2; exit 1; }
   done
   for name in $(jq -r '.images | keys[]' <<<"$expected"); do
@@ -63,7 +64,11 @@ hold() {
     "$(jq '[.services | keys[] | "docker-\(.).service"] | sort' <<<"$expected")"
   same "$1: the engine's settings" "$(jq .docker <<<"$actual")" \
     "$(jq -n --argjson s "$3" 'if $s then {features: {"containerd-snapshotter": true}} else {} end')"
+  same "$1: what dhcpcd leaves alone" "$(jq .dhcpcd.denyInterfaces <<<"$actual")" '["veth*", "br-*", "docker*"]'
+  same "$1: ports that no connection gets" "$(jq -c '.reserved | split(",") | map(tonumber)' <<<"$actual")" \
+    "$(jq '.vm.forwards | map(select(. >= 32768))' <<<"$expected")"
   if [ "$1" = vm ]; then
+    same "the VM's network" "$(jq .dhcpcd.allowInterfaces <<<"$actual")" '["eth0"]'
     same "the VM" "$(jq '.vm | {cores, diskSize, memorySize, forwards: [.forwardPorts[]
         | select(.from == "host" and .proto == "tcp" and .host.address == "127.0.0.1" and .guest.port == .host.port)
         | .host.port] | sort}' <<<"$actual")" "$(jq .vm <<<"$expected")"

@@ -69,6 +69,17 @@ struct System {
     variant: Option<String>,
 }
 
+/// Docker Hub, as [`registry_of`] calls it.
+pub const DOCKER_HUB: &str = "docker.io";
+
+/// The registry that has an image `name:tag`, by host and port.
+///
+/// # Errors
+/// It is no `name:tag`.
+pub fn registry_of(reference: &str) -> Result<String> {
+    Ok(parse(reference)?.registry().to_owned())
+}
+
 impl Tag {
     /// The tag that `reference` names, as Docker reads it: without a host it is Docker Hub's.
     ///

@@ -2,24 +2,28 @@
 //! knows no scenario.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
-use rdkafka::ClientConfig;
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientConfig, ClientContext, Message};
 use schema_registry_converter::async_impl::avro::AvroEncoder;
 use schema_registry_converter::schema_registry_common::SubjectNameStrategy;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::probes::{Answer, eventually};
 use crate::scenarios::{Format, Profile, Sequence};
 
-/// How long a broker or the registry may be away before a record, or the whole order, is given up.
+/// How long a broker or the registry may be away at the start before the order is given up.
 const DELIVERY: Duration = Duration::from_secs(60);
+
+/// Records that may be on the way at once: less than what librdkafka keeps, so that it never refuses one.
+const ROOM: u32 = 20_000;
+const ON_THE_WAY: usize = ROOM as usize;
 
 /// What must have happened before a record counts as acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -157,21 +161,23 @@ pub async fn produce<S: Sequence>(
     for (key, value) in order.profile.settings.iter().chain(order.acks.settings()) {
         config.set(*key, *value);
     }
-    let producer: FutureProducer = config.create()?;
+    let deliveries = Deliveries {
+        progress,
+        room: Semaphore::new(ON_THE_WAY),
+        // An endless producer keeps no ledger: it would grow without bound.
+        kept: order.count.map(|_| Mutex::default()),
+        failed: Mutex::default(),
+    };
+    let producer: ThreadedProducer<_> = config.create_with_context(deliveries)?;
+    let producer = Arc::new(producer);
     let topic = S::topic(order.format);
     wait_for_topic(&producer, topic, &order.bootstrap).await?;
     let encoder = match order.format {
         Format::Json => None,
         Format::Avro => Some(avro_encoder(&order.registry_url, topic).await?),
     };
-    let shared = Arc::new(Shared {
-        producer,
-        encoder,
-        topic,
-        sequence: S::new(order.seed, order.run.as_deref()),
-        progress,
-        stop,
-    });
+    let sequence = S::new(order.seed, order.run.as_deref());
+    let shared = Arc::new(Shared { producer, encoder, topic, sequence, stop });
     let start = Instant::now();
     let threads = u64::from(order.threads);
     let tasks: Vec<_> = (0..threads)
@@ -180,65 +186,116 @@ pub async fn produce<S: Sequence>(
             tokio::spawn(async move { shared.run(thread, threads, rate, count).await })
         })
         .collect();
-    let mut ledger = Ledger {
+    let mut produced = 0;
+    for task in tasks {
+        produced += task.await?;
+    }
+    let deliveries = shared.deliveries();
+    // Whatever is on the way has come back when all the room is there again.
+    let _all = deliveries.room.acquire_many(ROOM).await?;
+    let seconds = start.elapsed().as_secs_f64();
+    let kept = deliveries.kept.as_ref().map(|kept| std::mem::take(&mut *held(kept))).unwrap_or_default();
+    let failed = std::mem::take(&mut *held(&deliveries.failed));
+    let mut totals = S::Totals::default();
+    let records = kept.iter().map(|place| {
+        let record = shared.sequence.record(place.index, 0);
+        S::add(&mut totals, &record);
+        (S::id(&record).to_owned(), (S::key(&record).to_owned(), place.partition, place.offset))
+    });
+    let records = records.collect();
+    Ok(Ledger {
         topic: topic.to_owned(),
         profile: order.profile.name,
         format: order.format,
         seed: order.seed,
-        produced: 0,
-        acknowledged: 0,
-        failed: BTreeMap::new(),
-        seconds: 0.0,
-        totals: S::Totals::default(),
-        records: BTreeMap::new(),
-    };
-    for task in tasks {
-        for outcome in task.await? {
-            ledger.produced += 1;
-            match outcome {
-                Ok((record, partition, offset)) => {
-                    ledger.acknowledged += 1;
-                    S::add(&mut ledger.totals, &record);
-                    let place = (S::key(&record).to_owned(), partition, offset);
-                    ledger.records.insert(S::id(&record).to_owned(), place);
-                }
-                Err(why) => *ledger.failed.entry(why).or_default() += 1,
-            }
-        }
-    }
-    ledger.seconds = start.elapsed().as_secs_f64();
-    Ok(ledger)
+        produced,
+        acknowledged: kept.len() as u64,
+        failed,
+        seconds,
+        totals,
+        records,
+    })
 }
 
-type Outcome<S> = Result<(<S as Sequence>::Record, i32, i64), String>;
+/// A record that is on the way.
+struct Handed {
+    index: u64,
+    at: Instant,
+}
+
+/// Where an acknowledged record is. Its id, key and part of the totals follow from its index.
+struct Place {
+    index: u64,
+    partition: i32,
+    offset: i64,
+}
+
+/// What becomes of records, noted by the client's own thread.
+struct Deliveries {
+    progress: Arc<Progress>,
+    /// A place for each record that may be on the way at once.
+    room: Semaphore,
+    kept: Option<Mutex<Vec<Place>>>,
+    failed: Mutex<BTreeMap<String, u64>>,
+}
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Box<Handed>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, handed: Box<Handed>) {
+        match result {
+            Ok(message) => {
+                if let Some(seconds) = &self.progress.delivery {
+                    seconds.observe(handed.at.elapsed().as_secs_f64());
+                }
+                if let Some(kept) = &self.kept {
+                    let (partition, offset) = (message.partition(), message.offset());
+                    held(kept).push(Place { index: handed.index, partition, offset });
+                }
+                self.progress.acknowledged.inc();
+            }
+            Err((error, _)) => self.fail(error.to_string()),
+        }
+        self.room.add_permits(1);
+    }
+}
+
+impl Deliveries {
+    fn fail(&self, why: String) {
+        *held(&self.failed).entry(why).or_default() += 1;
+        self.progress.failed.inc();
+    }
+}
+
+/// What a thread that panicked has left behind is still what was counted.
+fn held<T>(kept: &Mutex<T>) -> MutexGuard<'_, T> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 struct Shared<S> {
-    producer: FutureProducer,
+    producer: Arc<ThreadedProducer<Deliveries>>,
     encoder: Option<AvroEncoder>,
     topic: &'static str,
     sequence: S,
-    progress: Arc<Progress>,
     stop: watch::Receiver<bool>,
 }
 
 impl<S: Sequence> Shared<S> {
-    /// One thread's loop: records `thread`, `thread + threads`, … of the sequence.
-    async fn run(
-        self: &Arc<Self>,
-        thread: u64,
-        threads: u64,
-        rate: Option<f64>,
-        count: Option<u64>,
-    ) -> Vec<Outcome<S>> {
+    fn deliveries(&self) -> &Deliveries {
+        self.producer.context()
+    }
+
+    /// One thread's loop: records `thread`, `thread + threads`, … of the sequence. Gives how many.
+    async fn run(&self, thread: u64, threads: u64, rate: Option<f64>, count: Option<u64>) -> u64 {
         let mut ticks = rate.map(|rate| {
             let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
             ticks
         });
-        let endless = count.is_none();
-        let mut on_the_way = tokio::task::JoinSet::new();
-        let mut outcomes = Vec::new();
         let mut stop = self.stop.clone();
+        let mut produced = 0;
         let mut index = thread;
         while count.is_none_or(|count| index < count) && !*stop.borrow() {
             if let Some(ticks) = &mut ticks {
@@ -247,32 +304,22 @@ impl<S: Sequence> Shared<S> {
                     _ = stop.wait_for(|s| *s) => break,
                 }
             }
-            let record = self.sequence.record(index, now_ms());
-            let this = Arc::clone(self);
-            on_the_way.spawn(async move { this.send(record).await });
-            // An endless producer keeps no ledger: it would grow without bound.
-            while on_the_way.len() > 5_000 || (endless && on_the_way.len() > 100) {
-                let Some(done) = on_the_way.join_next().await else { break };
-                if !endless {
-                    outcomes.extend(done);
-                }
+            // Never closed: the order is over before the semaphore is.
+            let Ok(place) = self.deliveries().room.acquire().await else { break };
+            place.forget();
+            if let Err(why) = self.send(index).await {
+                self.deliveries().fail(why);
+                self.deliveries().room.add_permits(1);
             }
+            produced += 1;
             index += threads;
         }
-        while let Some(done) = on_the_way.join_next().await {
-            outcomes.extend(done);
-        }
-        outcomes
+        produced
     }
 
-    async fn send(&self, record: S::Record) -> Outcome<S> {
-        let outcome = self.try_send(record).await;
-        let counter = if outcome.is_ok() { &self.progress.acknowledged } else { &self.progress.failed };
-        counter.inc();
-        outcome
-    }
-
-    async fn try_send(&self, record: S::Record) -> Outcome<S> {
+    /// Hands a record to the client, which says later what became of it.
+    async fn send(&self, index: u64) -> Result<(), String> {
+        let record = self.sequence.record(index, now_ms());
         let value = match &self.encoder {
             None => serde_json::to_vec(&record).map_err(|e| e.to_string())?,
             Some(encoder) => {
@@ -280,17 +327,9 @@ impl<S: Sequence> Shared<S> {
                 encoder.encode(S::avro(&record), strategy).await.map_err(|e| e.to_string())?
             }
         };
-        let sent = FutureRecord::to(self.topic).key(S::key(&record)).payload(&value);
-        let handed = Instant::now();
-        match self.producer.send(sent, DELIVERY).await {
-            Ok(delivery) => {
-                if let Some(seconds) = &self.progress.delivery {
-                    seconds.observe(handed.elapsed().as_secs_f64());
-                }
-                Ok((record, delivery.partition, delivery.offset))
-            }
-            Err((error, _)) => Err(error.to_string()),
-        }
+        let handed = Box::new(Handed { index, at: Instant::now() });
+        let sent = BaseRecord::with_opaque_to(self.topic, handed).key(S::key(&record)).payload(&value);
+        self.producer.send(sent).map_err(|(error, _)| error.to_string())
     }
 }
 
@@ -326,10 +365,14 @@ async fn avro_encoder(url: &str, topic: &str) -> Result<AvroEncoder> {
     Ok(AvroEncoder::new(super::schema_registry::settings(url)?))
 }
 
-async fn wait_for_topic(producer: &FutureProducer, topic: &str, bootstrap: &str) -> Result<()> {
+async fn wait_for_topic(
+    producer: &Arc<ThreadedProducer<Deliveries>>,
+    topic: &str,
+    bootstrap: &str,
+) -> Result<()> {
     let question = format!("topic {topic} at {bootstrap}");
     eventually(&question, DELIVERY, Duration::from_millis(500), || {
-        let (producer, topic) = (producer.clone(), topic.to_owned());
+        let (producer, topic) = (Arc::clone(producer), topic.to_owned());
         async move {
             tokio::task::spawn_blocking(move || {
                 let metadata = producer

@@ -100,9 +100,7 @@ async fn export(context: &Context, args: ExportArgs) -> Result<()> {
     lines.await?;
     let Prepared { source, resolved, plan } = prepared?;
     for (name, taken) in &resolved.taken {
-        if let Some(upstream) = &project.file.images[name].upstream
-            && source == Source::Upstream
-        {
+        if let Some(upstream) = engine.public(&project.file.images[name], source) {
             engine.tag_upstream(taken, upstream).await?;
         }
     }
@@ -195,17 +193,16 @@ pub(super) fn references(
     plan: &Plan,
     source: Source,
 ) -> Result<BTreeSet<String>> {
-    let mut recipes = Engine::recipes_of(project, plan, source);
+    let mut recipes = engine.recipes_of(project, plan, source);
     let own = recipes.iter().filter(|r| project.file.recipes[*r].program);
     let bases: Vec<String> =
         own.flat_map(|r| &project.file.recipes[r].from).map(|base| base.get_ref().clone()).collect();
     recipes.extend(bases);
     let images = recipe_images(project, &engine.arch)?;
     let local = images.into_iter().filter(|i| recipes.contains(&i.name)).map(|i| i.reference);
-    let upstream = plan.services.iter().filter_map(|s| {
-        project.file.images[&s.image].upstream.clone().filter(|_| source == Source::Upstream)
-    });
-    Ok(local.chain(upstream).collect())
+    let images = plan.services.iter().map(|s| &project.file.images[&s.image]);
+    let public = images.filter_map(|image| engine.public(image, source)).map(str::to_owned);
+    Ok(local.chain(public).collect())
 }
 
 fn readme(manifest: &Manifest) -> String {

@@ -13,7 +13,7 @@ use super::context::Context;
 use super::progress::bytes_progress;
 use crate::bundle::{BundleFile, BundleImage, Manifest, Teacher, place, unpack_project, write_archive};
 use crate::engine::{Engine, recipe_images};
-use crate::lock::Platform;
+use crate::lock::{Digest, Platform};
 use crate::project::{Project, lock_entries};
 use crate::topology::{Plan, Source};
 
@@ -120,6 +120,9 @@ async fn load(
             bail!("the engine loaded {reference}, but not as the bundle has it; it is not used");
         }
     }
+    for (reference, image) in images.iter().filter(|(r, _)| is_public(r)) {
+        engine.mark_loaded(reference, &Digest::try_from(image.config.clone())?).await?;
+    }
     Ok(())
 }
 
@@ -136,15 +139,17 @@ async fn is_there(engine: &Engine, reference: &str, image: &BundleImage) -> Resu
     }
 }
 
+/// It is no image of the lab's own.
+fn is_public(reference: &str) -> bool {
+    !reference.starts_with("streamlab/")
+}
+
 /// Only the lab's own images and those public ones that the lock of the checkout `root` pins: no other tag of the engine's is
 /// touched.
 fn check_pins(root: &Path, engine: &Engine, images: &BTreeMap<String, BundleImage>) -> Result<()> {
     let lock = lock_entries(root)?;
     let platform = Platform::ALL.into_iter().find(|p| p.architecture() == engine.arch);
-    for (reference, image) in images {
-        if reference.starts_with("streamlab/") {
-            continue;
-        }
+    for (reference, image) in images.iter().filter(|(r, _)| is_public(r)) {
         let Some(entry) = lock.get(reference) else {
             bail!("the bundle holds {reference}, which images.lock.json does not pin: it is not used");
         };

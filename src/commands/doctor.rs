@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::context::Context;
 use super::status::megabytes;
-use crate::engine::{Engine, InstanceState, closed_files, default_offset, taken_ports};
+use crate::engine::{Engine, InstanceState, Product, closed_files, default_offset, taken_ports};
 use crate::project::Project;
 use crate::topology::{Instance, Plan, Service};
 
@@ -106,8 +106,12 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Versions that the lab was run with.
-const PROVEN: [&str; 1] = ["20.10"];
+/// Engines that the lab's tests pass against: product, version, image store.
+const PROVEN: [(Product, &str, &str); 3] = [
+    (Product::Docker, "20.10", "overlay2"),
+    (Product::Docker, "26.1", "overlayfs"),
+    (Product::Podman, "5.4", "overlay"),
+];
 
 /// Which engine answers, where, and with which image store; and whether the lab was ever run with such a one.
 async fn which(engine: &Engine) -> Finding {
@@ -115,25 +119,19 @@ async fn which(engine: &Engine) -> Finding {
     let store = info.driver.unwrap_or_default();
     let at = std::env::var("DOCKER_HOST").map_or(String::new(), |host| format!(", at {host}"));
     let rootless = info.security_options.unwrap_or_default().iter().any(|o| o.contains("rootless"));
-    let mut unproven = Vec::new();
-    if !PROVEN.iter().any(|version| engine.version.starts_with(&format!("{version}."))) {
-        unproven.push(format!("version {}", engine.version));
-    }
-    if store != "overlay2" {
-        unproven.push(format!("image store {store}"));
-    }
-    if rootless {
-        unproven.push("an engine without root".to_owned());
-    }
-    let seen = format!("Docker {} ({}), image store {store}{at}", engine.version, engine.arch);
-    if unproven.is_empty() {
+    let seen = format!("{} {} ({}), image store {store}{at}", engine.product, engine.version, engine.arch);
+    let is = |proven: &&(Product, &str, &str)| {
+        proven.0 == engine.product
+            && engine.version.starts_with(&format!("{}.", proven.1))
+            && proven.2 == store
+    };
+    if PROVEN.iter().any(|proven| is(&proven)) && !rootless {
         return finding("engine", Verdict::Fine, seen, "");
     }
-    let fix = format!(
-        "the lab was proven with Docker {}, and never run with: {}",
-        PROVEN.join(", "),
-        unproven.join(", ")
-    );
+    let proven = PROVEN.map(|(product, version, store)| format!("{product} {version} with {store}"));
+    let without_root = if rootless { "an engine without root" } else { "this one" };
+    let fix =
+        format!("the tests pass against {}; against {without_root} they were never run", proven.join(", "));
     finding("engine", Verdict::Note, seen, &fix)
 }
 

@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
-use crate::engine::{BuildEvent, Event, StartEvent};
+use crate::engine::{BuildEvent, Event, PullEvent, Pulled, StartEvent};
 
 struct Lines {
     terminal: bool,
@@ -68,6 +68,17 @@ impl Lines {
         }
     }
 
+    fn pull(&mut self, event: PullEvent) {
+        match event {
+            PullEvent::Going { reference, pulled } => self.going(&reference, &bar(pulled)),
+            PullEvent::Done { reference, pulled, took } => {
+                let (layers, megabytes) = (pulled.of_layers, pulled.of_bytes >> 20);
+                let took = took.as_secs_f64();
+                self.done(&reference, &format!("pulled in {took:.0} s: {megabytes} MiB, {layers} layers"));
+            }
+        }
+    }
+
     fn build(&mut self, event: BuildEvent) {
         match event {
             BuildEvent::Step { recipe, step } => {
@@ -103,11 +114,22 @@ pub(super) fn progress() -> (UnboundedSender<Event>, JoinHandle<()>) {
             match event {
                 Event::Note(text) => lines.note(&text),
                 Event::Build(event) => lines.build(event),
+                Event::Pull(event) => lines.pull(event),
                 Event::Start(event) => lines.start(event),
             }
         }
     });
     (sender, task)
+}
+
+/// How far a pull is, in one line. The total grows as the engine names layers.
+fn bar(pulled: Pulled) -> String {
+    const CELLS: usize = 20;
+    let share = pulled.bytes as f64 / pulled.of_bytes.max(1) as f64;
+    let full = ((share * CELLS as f64) as usize).min(CELLS);
+    let bar = "█".repeat(full) + &"░".repeat(CELLS - full);
+    let (bytes, of_bytes) = (pulled.bytes >> 20, pulled.of_bytes >> 20);
+    format!("{bar} {bytes} of {of_bytes} MiB, {} of {} layers", pulled.layers, pulled.of_layers)
 }
 
 fn short(step: &str) -> String {

@@ -1,12 +1,19 @@
 //! `lab render`: writes what is rendered from `lab.toml`, where it has changed.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::context::Context;
 use crate::render::pages;
 
 pub(super) fn run(context: &Context) -> Result<()> {
     let project = context.project()?;
+    // The copy that `nix run .#lab` falls back to.
+    if project.root.starts_with("/nix/store") {
+        bail!(
+            "{} is a copy in the Nix store, which nobody can write.\n  Run it in a checkout.",
+            project.root.display()
+        );
+    }
     let mut changed = 0;
     for (path, text) in pages(&project.file, &project.render_inputs()?)? {
         let file = project.root.join(&path);

@@ -152,6 +152,10 @@ async fn bring_up(
         say!("documented host ports are taken: instance {instance} moves its own by {offset}");
     }
     let plan = project.plan(args.lab.as_deref(), Instance::new(instance, offset)?)?;
+    // Known before gigabytes are pulled; `auto` is decided later, and the start looks again.
+    if args.images != SourceChoice::Auto {
+        state.data_fits(&plan.instance, source_from(args.images))?;
+    }
     if let Some(url) = &args.from {
         let mut cancel = cancel.clone();
         tokio::select! {

@@ -158,7 +158,7 @@ impl Engine {
             return Ok(bootstrapped);
         }
         say(&format!("asking the image registry for {reference}"));
-        if let Ok(pulled) = self.pull_pinned(reference, lock).await {
+        if let Ok(pulled) = self.pull_pinned(reference, lock, &|_| ()).await {
             return Ok(pulled);
         }
         say("no image registry answers: bootstrapping Debian from its packages (mmdebstrap)");

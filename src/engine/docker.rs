@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use testcontainers::bollard::Docker;
-use testcontainers::bollard::models::SystemInfo;
+use testcontainers::bollard::models::{SystemInfo, SystemVersionComponents};
 
 use super::host::{ContextEngine, engine_of_context};
 
@@ -14,10 +14,30 @@ const OLDEST_API: (u32, u32) = (1, 41);
 #[derive(Debug, Clone)]
 pub struct Engine {
     pub(super) docker: Docker,
+    /// What it is.
+    pub product: Product,
     /// Version of the engine, such as `20.10.24`.
     pub version: String,
     /// Architecture of the engine, such as `amd64`.
     pub arch: String,
+}
+
+/// The engines that speak Docker's API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Product {
+    /// Docker.
+    Docker,
+    /// Podman, through its Docker socket.
+    Podman,
+}
+
+impl std::fmt::Display for Product {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Docker => "Docker",
+            Self::Podman => "Podman",
+        })
+    }
 }
 
 /// Why there is no usable engine, and what to do.
@@ -98,6 +118,7 @@ impl Engine {
         }
         Ok(Self {
             docker,
+            product: product(version.components.as_deref().unwrap_or_default()),
             version: version.version.unwrap_or_default(),
             arch: version.arch.unwrap_or_else(|| "amd64".to_owned()),
         })
@@ -120,6 +141,11 @@ fn check_socket(path: &Path) -> Result<(), EngineError> {
         Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => Err(EngineError::Forbidden(shown)),
         Err(_) => Err(EngineError::Missing(shown)),
     }
+}
+
+/// Podman names itself among its parts; whatever else speaks this API is taken for Docker.
+fn product(parts: &[SystemVersionComponents]) -> Product {
+    if parts.iter().any(|part| part.name.starts_with("Podman")) { Product::Podman } else { Product::Docker }
 }
 
 fn parse_api(text: &str) -> Option<(u32, u32)> {

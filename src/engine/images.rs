@@ -3,17 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::{Context, Result, bail};
-use futures::TryStreamExt;
 use testcontainers::bollard::errors::Error as BollardError;
-use testcontainers::bollard::query_parameters::{
-    CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
-};
+use testcontainers::bollard::query_parameters::{ListImagesOptionsBuilder, RemoveImageOptionsBuilder};
 
 use super::recipe::recipe_images;
+use super::session::Event;
 use super::{Engine, RECIPE_LABEL};
-use crate::lock::{Lock, LockEntry, Platform};
+use crate::clients::oci;
 use crate::project::{Project, lock_entries};
-use crate::topology::{Plan, Source};
+use crate::topology::{Image, ImageRecord, Plan, Source};
 
 /// Where somebody wants images from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -22,7 +20,7 @@ pub enum SourceChoice {
     Local,
     /// Public images, by digest.
     Upstream,
-    /// Upstream where the image registry answers, otherwise local.
+    /// Upstream where each image registry gives one of its images, otherwise local.
     Auto,
 }
 
@@ -63,51 +61,102 @@ impl Engine {
         }
     }
 
-    /// Recipes whose images a plan needs from the local source.
-    pub fn recipes_of(project: &Project, plan: &Plan, source: Source) -> BTreeSet<String> {
+    /// The public image that a service runs from; none where its own recipe makes it: from the local source, where there is no
+    /// public one, or none for this engine's architecture.
+    pub fn public<'i>(&self, image: &'i Image, source: Source) -> Option<&'i str> {
+        let made_for = |r: &ImageRecord| r.architectures.contains(&self.arch);
+        let runs_here = image.record.as_ref().is_none_or(made_for) || image.recipe.is_none();
+        image.upstream.as_deref().filter(|_| source == Source::Upstream && runs_here)
+    }
+
+    /// Recipes whose images a plan needs.
+    pub fn recipes_of(&self, project: &Project, plan: &Plan, source: Source) -> BTreeSet<String> {
         let images = plan.services.iter().filter_map(|s| project.file.images.get(&s.image));
-        let local = images.filter(|i| source == Source::Local || i.upstream.is_none());
+        let local = images.filter(|i| self.public(i, source).is_none());
         let of_images = local.filter_map(|i| i.recipe.as_ref());
         let addons = plan.services.iter().flat_map(|s| &s.addons);
         let of_addons = addons.filter_map(|a| project.file.addons.get(&a.name)?.recipe.as_ref());
         of_images.chain(of_addons).map(|r| r.get_ref().clone()).collect()
     }
 
-    /// Decides `auto`: upstream if the image registry gives one of the images.
+    /// Decides `auto`: upstream if each image registry gives one of its images.
     ///
     /// # Errors
     /// The lock file is missing or malformed.
-    pub async fn decide(&self, project: &Project, plan: &Plan, choice: SourceChoice) -> Result<Source> {
+    pub(super) async fn decide(
+        &self,
+        project: &Project,
+        plan: &Plan,
+        choice: SourceChoice,
+        say: &(impl Fn(Event) + Sync),
+    ) -> Result<Source> {
         match choice {
             SourceChoice::Local => return Ok(Source::Local),
             SourceChoice::Upstream => return Ok(Source::Upstream),
             SourceChoice::Auto => {}
         }
         let lock = lock_entries(&project.root)?;
-        let references =
-            plan.services.iter().filter_map(|s| project.file.images.get(&s.image)?.upstream.as_ref());
-        let Some(reference) = references.into_iter().next() else { return Ok(Source::Local) };
-        let there = self.pull_pinned(reference, &lock).await.is_ok();
-        Ok(if there { Source::Upstream } else { Source::Local })
+        let mut of_registries = BTreeMap::new();
+        for reference in self.public_of(project, plan, Source::Upstream).into_values() {
+            of_registries.entry(oci::registry_of(reference)?).or_insert(reference);
+        }
+        let one_of_each = of_registries.into_values().collect();
+        match self.pull_all(&one_of_each, &lock, &|event| say(Event::Pull(event))).await {
+            Ok(_) => Ok(Source::Upstream),
+            Err(why) => {
+                say(Event::Note(format!(
+                    "images are built here, because public ones cannot be had: {why:#}"
+                )));
+                Ok(Source::Local)
+            }
+        }
     }
 
-    /// The ids of all images and add-ons of a plan. Upstream images are pulled by digest; local ones must have
+    /// The public images of a plan: image name → `name:tag`.
+    fn public_of<'p>(
+        &self,
+        project: &'p Project,
+        plan: &'p Plan,
+        source: Source,
+    ) -> BTreeMap<&'p str, &'p str> {
+        let images = plan.services.iter().filter_map(|s| project.file.images.get_key_value(&s.image));
+        images.filter_map(|(name, image)| Some((name.as_str(), self.public(image, source)?))).collect()
+    }
+
+    /// The ids of all images and add-ons of a plan. Upstream images are pulled by digest, all at once; local ones must have
     /// been built.
     ///
     /// # Errors
     /// All images that are missing, by name, and what to run.
-    pub async fn resolve(&self, project: &Project, plan: &Plan, source: Source) -> Result<Resolved> {
+    pub(super) async fn resolve(
+        &self,
+        project: &Project,
+        plan: &Plan,
+        source: Source,
+        say: &(impl Fn(Event) + Sync),
+    ) -> Result<Resolved> {
         let recipes: HashMap<String, String> =
             recipe_images(project, &self.arch)?.into_iter().map(|i| (i.name, i.reference)).collect();
-        let lock = lock_entries(&project.root)?;
+        let public = self.public_of(project, plan, source);
+        let mut pulled = BTreeMap::new();
+        if !public.is_empty() {
+            let lock = lock_entries(&project.root)?;
+            let references = public.values().copied().collect();
+            pulled = self.pull_all(&references, &lock, &|event| say(Event::Pull(event))).await?;
+        }
         let mut resolved =
             Resolved { images: BTreeMap::new(), addons: BTreeMap::new(), taken: BTreeMap::new() };
         let mut missing = Vec::new();
         for name in plan.services.iter().map(|s| &s.image).collect::<BTreeSet<_>>() {
             let image = &project.file.images[name];
-            let upstream = image.upstream.as_ref().filter(|_| source == Source::Upstream);
-            let reference = match (upstream, &image.recipe) {
-                (Some(reference), _) => self.pull_pinned(reference, &lock).await?,
+            let reference = match (public.get(name.as_str()), &image.recipe) {
+                (Some(reference), _) => {
+                    let there = pulled[*reference].clone();
+                    for difference in self.differs(&there, image).await? {
+                        say(Event::Note(format!("note: {reference} {difference}")));
+                    }
+                    there
+                }
                 (None, Some(recipe)) => recipes[recipe.get_ref()].clone(),
                 (None, None) => {
                     missing.push(format!("{name} (upstream only)"));
@@ -137,48 +186,23 @@ impl Engine {
         Ok(resolved)
     }
 
-    /// Pulls `name:tag` by the digest that the lock holds for it; gives the digest reference.
-    pub(super) async fn pull_pinned(&self, reference: &str, lock: &Lock) -> Result<String> {
-        let entry = lock.get(reference).with_context(|| {
-            format!("images.lock.json has no digest for {reference}: it is not run unpinned")
-        })?;
-        let name = reference.rsplit_once(':').map_or(reference, |(name, _)| name);
-        let pinned = format!("{name}@{}", entry.index);
-        if self.image_id(&pinned).await?.is_none() {
-            if self.came_from_a_bundle(reference, entry).await? {
-                return Ok(reference.to_owned());
-            }
-            let options = CreateImageOptionsBuilder::new().from_image(&pinned).build();
-            let pull: Result<Vec<_>, _> =
-                self.docker.create_image(Some(options), None, None).try_collect().await;
-            pull.with_context(|| {
-                format!(
-                    "{pinned} cannot be pulled (does an image registry answer? --images local needs none)"
-                )
-            })?;
-        }
-        Ok(pinned)
-    }
-
-    /// An image that was loaded has a tag but no registry's digest: it is the pinned one if its id is the digest of the
-    /// configuration that the pinned index leads to.
-    async fn came_from_a_bundle(&self, reference: &str, entry: &LockEntry) -> Result<bool> {
-        let platform = Platform::ALL.into_iter().find(|p| p.architecture() == self.arch);
-        let Some(pinned) = platform.and_then(|p| entry.platforms.get(&p)) else { return Ok(false) };
-        Ok(self.image_id(reference).await?.is_some_and(|id| id == pinned.config.as_str()))
-    }
-
-    /// Gives an upstream image, which the engine has by its digest, its tag: archives carry tags only.
+    /// In what a pulled image is another than the one that the lab was written for.
     ///
     /// # Errors
-    /// The engine does not have it.
-    pub async fn tag_upstream(&self, pinned: &str, reference: &str) -> Result<()> {
-        let (name, tag) = reference.rsplit_once(':').context("a reference without a tag")?;
-        let options = TagImageOptionsBuilder::new().repo(name).tag(tag).build();
-        self.docker
-            .tag_image(pinned, Some(options))
-            .await
-            .with_context(|| format!("{pinned} cannot be tagged"))
+    /// It is for another architecture: it cannot run here.
+    async fn differs(&self, reference: &str, image: &Image) -> Result<Vec<String>> {
+        let found = self.docker.inspect_image(reference).await.context("an image that was pulled")?;
+        if found.architecture.as_ref().is_some_and(|a| *a != self.arch) {
+            bail!(
+                "{reference} is for {}, and this engine is {}.\n  Build it here: --images local",
+                found.architecture.unwrap_or_default(),
+                self.arch
+            );
+        }
+        let Some(record) = &image.record else { return Ok(Vec::new()) };
+        let is = found.config.unwrap_or_default();
+        let volumes = is.volumes.unwrap_or_default().into_iter().collect();
+        Ok(record.differences(&is.user.unwrap_or_default(), &is.entrypoint.unwrap_or_default(), &volumes))
     }
 
     /// Images built here.

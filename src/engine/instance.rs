@@ -17,7 +17,7 @@ use super::{
 };
 use crate::probes::{Answer, eventually};
 use crate::project::Project;
-use crate::topology::{Plan, Source};
+use crate::topology::{Instance, Plan, Source};
 
 /// How long a removed container may take to leave its network.
 const LEAVES_WITHIN: Duration = Duration::from_secs(30);
@@ -40,6 +40,8 @@ pub struct InstanceState {
     pub source: Option<Source>,
     /// Volumes.
     pub volumes: Vec<String>,
+    /// The images whose services wrote them; none where nobody has noted it.
+    pub data_of: Option<Source>,
     /// Faults that are in force, by name.
     pub faults: Vec<String>,
 }
@@ -104,6 +106,19 @@ impl InstanceState {
     /// A container by service name.
     pub fn of(&self, service: &str) -> Option<&ContainerState> {
         self.containers.iter().find(|c| c.service == service)
+    }
+
+    /// Refuses to start on data that the other source's images have written: versions differ, and an older one may not read what a
+    /// newer one wrote.
+    ///
+    /// # Errors
+    /// Whose data it is, and the way out.
+    pub fn data_fits(&self, instance: &Instance, source: Source) -> Result<()> {
+        let Some(other) = self.data_of.filter(|s| *s != source) else { return Ok(()) };
+        let (other, wanted, option) = (other.name(), source.name(), instance.option());
+        bail!(
+            "the data of instance {instance} was written by {other} images; {wanted} images may not be able to read it.\n  Go on with it: ./lab up --images {other}{option}\n  Or delete it: ./lab down --volumes{option}"
+        )
     }
 
     /// Services of `plan` that are not there or have died.
@@ -172,6 +187,7 @@ impl Engine {
         }
         let options = ListVolumesOptionsBuilder::new().filters(&label).build();
         let volumes = self.docker.list_volumes(Some(options)).await?.volumes.unwrap_or_default();
+        state.data_of = volumes.iter().find_map(|v| Source::named(v.labels.get(SOURCE_LABEL)?));
         state.volumes = volumes.into_iter().map(|v| v.name).collect();
         state.volumes.sort();
         Ok(state)
@@ -236,7 +252,7 @@ impl Engine {
     }
 
     /// Makes the volumes of a plan that are not there; gives the names of those it made.
-    pub(super) async fn create_volumes(&self, plan: &Plan) -> Result<Vec<String>> {
+    pub(super) async fn create_volumes(&self, plan: &Plan, source: Source) -> Result<Vec<String>> {
         let there = self.instance(plan.instance.name()).await?.volumes;
         let wanted = plan.services.iter().flat_map(|s| &s.volumes).map(|v| v.name.clone());
         let missing: BTreeSet<String> = wanted.filter(|name| !there.contains(name)).collect();
@@ -250,7 +266,10 @@ impl Engine {
         }
         let mut made = Vec::new();
         for name in missing {
-            let labels = HashMap::from([(INSTANCE_LABEL.to_owned(), plan.instance.name().to_owned())]);
+            let labels = HashMap::from([
+                (INSTANCE_LABEL.to_owned(), plan.instance.name().to_owned()),
+                (SOURCE_LABEL.to_owned(), source.name().to_owned()),
+            ]);
             let request =
                 VolumeCreateRequest { name: Some(name.clone()), labels: Some(labels), ..Default::default() };
             self.docker

@@ -189,7 +189,10 @@ fn say_event(event: &Event) {
         Event::Build(super::BuildEvent::Built { recipe, took, .. }) => {
             eprintln!("image {recipe:<18} built in {:.0} s", took.as_secs_f64());
         }
-        Event::Start(_) | Event::Build(_) => {}
+        Event::Pull(super::PullEvent::Done { reference, took, .. }) => {
+            eprintln!("{reference:<24} pulled in {:.0} s", took.as_secs_f64());
+        }
+        Event::Start(_) | Event::Build(_) | Event::Pull(_) => {}
     }
 }
 

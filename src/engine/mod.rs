@@ -2,6 +2,7 @@
 //!
 //! Everything it makes carries the label [`INSTANCE_LABEL`], and it removes by that label only.
 
+mod addons;
 mod build;
 mod compose;
 mod container;
@@ -14,6 +15,7 @@ mod lab;
 mod lock;
 mod logs;
 mod ports;
+mod pull;
 mod ready;
 mod recipe;
 mod request;
@@ -26,7 +28,7 @@ pub use crate::probes::Usage;
 pub use build::{BuildEvent, build_images};
 pub use compose::Compose;
 pub use container::ExecOutput;
-pub use docker::{Engine, EngineError};
+pub use docker::{Engine, EngineError, Product};
 pub use faults::Breakable;
 pub use host::{ContextEngine, engine_of_context};
 pub use images::{BuiltImage, Resolved, SourceChoice};
@@ -34,6 +36,7 @@ pub use instance::{ContainerState, InstanceState, Removed};
 pub use lab::{Lab, LabBuilder};
 pub use lock::{InstanceLock, cache_dir, state_dir};
 pub use ports::{TakenPort, free_offset, taken_ports};
+pub use pull::{PullEvent, Pulled};
 pub use recipe::{RecipeImage, recipe_images};
 pub use request::closed_files;
 pub use session::{Event, Prepared, Session, default_offset, prepare, same_definition, start};
@@ -56,7 +59,7 @@ pub const LAB_LABEL: &str = "streamlab.lab";
 pub const DEFINITION_LABEL: &str = "streamlab.definition";
 /// The port offset, on the network.
 pub const OFFSET_LABEL: &str = "streamlab.offset";
-/// The image source, on the network.
+/// The image source, on the network and on volumes.
 pub const SOURCE_LABEL: &str = "streamlab.source";
 /// Names the recipe on every image built here.
 pub const RECIPE_LABEL: &str = "streamlab.recipe";

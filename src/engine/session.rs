@@ -9,7 +9,8 @@ use tokio::sync::watch;
 
 use super::request::files_are_open;
 use super::{
-    BuildEvent, Engine, InstanceState, Resolved, SourceChoice, StartEvent, Started, build_images, free_offset,
+    BuildEvent, Engine, InstanceState, PullEvent, Resolved, SourceChoice, StartEvent, Started, build_images,
+    free_offset,
 };
 use crate::project::Project;
 use crate::topology::{DEFAULT_INSTANCE, Endpoints, Instance, Plan, Service, Source, instance_option};
@@ -21,6 +22,8 @@ pub enum Event {
     Note(String),
     /// An image is built.
     Build(BuildEvent),
+    /// An image is pulled.
+    Pull(PullEvent),
     /// A service starts.
     Start(StartEvent),
 }
@@ -61,11 +64,12 @@ pub async fn prepare(
     choice: SourceChoice,
     events: &UnboundedSender<Event>,
 ) -> Result<Prepared> {
-    let say = |text: String| {
-        let _ = events.send(Event::Note(text));
+    let tell = |event| {
+        let _ = events.send(event);
     };
+    let say = |text: String| tell(Event::Note(text));
     files_are_open(&project.root, whole)?;
-    let source = engine.decide(project, whole, choice).await?;
+    let source = engine.decide(project, whole, choice, &tell).await?;
     let plan = source.part_of(&project.file, whole)?;
     for left in whole.services.iter().filter(|s| plan.service(&s.name).is_none()) {
         say(format!(
@@ -73,12 +77,12 @@ pub async fn prepare(
             left.name
         ));
     }
-    let wanted: BTreeSet<String> = Engine::recipes_of(project, &plan, source);
+    let wanted: BTreeSet<String> = engine.recipes_of(project, &plan, source);
     build_images(engine, project, &wanted, |event| {
         let _ = events.send(Event::Build(event));
     })
     .await?;
-    let resolved = engine.resolve(project, &plan, source).await?;
+    let resolved = engine.resolve(project, &plan, source, &tell).await?;
     if choice == SourceChoice::Auto {
         for (image, reference) in &resolved.taken {
             say(format!("image {image:<18} {reference}"));
@@ -182,7 +186,7 @@ impl Session {
     /// # Errors
     /// Images that are missing, by name.
     pub async fn resolved(&self) -> Result<Resolved> {
-        self.engine.resolve(&self.project, &self.plan, self.source).await
+        self.engine.resolve(&self.project, &self.plan, self.source, &|_| ()).await
     }
 
     /// Starts an instance whose containers were removed again, with its data, and waits until it is ready.

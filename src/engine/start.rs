@@ -5,19 +5,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use testcontainers::ContainerAsync;
-use testcontainers::bollard::models::{ContainerCreateBody, HostConfig, Mount, MountTypeEnum};
-use testcontainers::bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptionsBuilder};
 use tokio::sync::{RwLock, mpsc::UnboundedSender, watch};
 
 use super::ports::wanted_ports;
-use super::request::{ServiceImage, addon_volume, files_are_open, mounts};
+use super::request::{ServiceImage, files_are_open, mounts};
 use super::session::{Event, Prepared};
 use super::{Engine, Resolved};
 use crate::project::Project;
 use crate::signals::Interrupted;
-use crate::topology::{Plan, Service};
+use crate::topology::{Plan, Service, Source};
 
 /// What happens while an instance starts.
 #[derive(Debug, Clone)]
@@ -65,9 +63,10 @@ impl Engine {
         mut cancel: watch::Receiver<bool>,
     ) -> Result<Started> {
         let plan = &prepared.plan;
+        self.instance(plan.instance.name()).await?.data_fits(&plan.instance, prepared.source)?;
         // Creation is never cut off half-way: an aborted call may still leave a container behind.
         let gate = Arc::new(RwLock::new(()));
-        let made_volumes = self.create_volumes(plan).await?;
+        let made_volumes = self.create_volumes(plan, prepared.source).await?;
         let result = {
             let work = self.start_all(project, prepared, events, Arc::clone(&gate));
             tokio::select! {
@@ -175,6 +174,7 @@ impl Engine {
         };
         let affected: Vec<&Service> = plan.services.iter().filter(shares).collect();
         let state = self.instance(plan.instance.name()).await?;
+        let source = state.source.unwrap_or(Source::Local);
         if state.networks.is_empty() {
             bail!(
                 "the network of instance {} is gone: ./lab up starts it anew, its data stays",
@@ -195,7 +195,7 @@ impl Engine {
         if fresh {
             self.remove_volumes(&data).await?;
         }
-        self.create_volumes(plan).await?;
+        self.create_volumes(plan, source).await?;
         self.fill_addons(plan, resolved).await?;
         // lab.toml's order is one in which each service comes after those it waits for.
         for service in &affected {
@@ -221,36 +221,5 @@ impl Engine {
     /// Whether a service is ready now.
     pub async fn is_ready(&self, plan: &Plan, service: &Service) -> bool {
         self.wait_ready(plan, service, Some(Duration::from_secs(2))).await.is_ok()
-    }
-
-    /// An empty named volume is filled from the image of the first container that mounts it: that container is
-    /// made from the add-on's image, and never started.
-    async fn fill_addons(&self, plan: &Plan, resolved: &Resolved) -> Result<()> {
-        for (name, reference) in &resolved.addons {
-            let volume = addon_volume(name, reference);
-            if self.docker.inspect_volume(&volume).await.is_ok() {
-                continue;
-            }
-            let mount = Mount {
-                typ: Some(MountTypeEnum::VOLUME),
-                source: Some(volume.clone()),
-                target: Some(format!("/addons/{name}")),
-                ..Default::default()
-            };
-            let body = ContainerCreateBody {
-                image: Some(reference.clone()),
-                host_config: Some(HostConfig { mounts: Some(vec![mount]), ..Default::default() }),
-                labels: Some(HashMap::from([(
-                    super::INSTANCE_LABEL.to_owned(),
-                    plan.instance.name().to_owned(),
-                )])),
-                ..Default::default()
-            };
-            let made = self.docker.create_container(None::<CreateContainerOptions>, body).await;
-            let made = made.with_context(|| format!("add-on {name} ({reference}) cannot be unpacked"))?;
-            let options = RemoveContainerOptionsBuilder::new().force(true).build();
-            self.docker.remove_container(&made.id, Some(options)).await?;
-        }
-        Ok(())
     }
 }

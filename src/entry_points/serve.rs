@@ -61,11 +61,13 @@ pub(super) async fn run(service: Service) -> Result<()> {
             let used: Used = Box::new(move || Box::pin(containers(network.clone(), prefix.clone())));
             let checkpoints = PathBuf::from(variable("CHECKPOINT_DIR")?);
             let exporter = Exporter::new(&variable("BOOTSTRAP_SERVERS")?, checkpoints, used);
-            exporter.run(listen(args.listen).await?, stop).await
+            exporter.run(listen(args.listen).await?, stop).await;
+            Ok(())
         }
         Service::Receiver(args) => {
             let runbooks = variable("RUNBOOKS")?.into();
-            receiver::run(listen(args.listen).await?, runbooks, stop).await
+            receiver::run(listen(args.listen).await?, runbooks, stop).await;
+            Ok(())
         }
     }
 }

@@ -44,7 +44,7 @@ process began.</p>
 /// Reads and answers until `stop` turns true.
 ///
 /// # Errors
-/// The listener fails, or the consumer cannot be made at all.
+/// The consumer cannot be made at all.
 pub async fn run(listener: TcpListener, bootstrap: String, stop: watch::Receiver<bool>) -> Result<()> {
     let mut registry = Registry::new();
     let requests = Requests::new(&mut registry);
@@ -53,7 +53,7 @@ pub async fn run(listener: TcpListener, bootstrap: String, stop: watch::Receiver
     let for_consumer = stop.clone();
     let mut reading = tokio::task::spawn_blocking(move || consumer::read(&bootstrap, &shared, &for_consumer));
     tokio::select! {
-        served = serve(listener, router, stop) => served?,
+        () = serve(listener, router, stop) => {}
         ended = &mut reading => return ended?.context("the consumer ended"),
     }
     match tokio::time::timeout(LEAVE, reading).await {

@@ -129,10 +129,7 @@ impl Exporter {
     }
 
     /// Answers on `listener` until `stop` turns true. Healthy while the cluster answers.
-    ///
-    /// # Errors
-    /// The listener fails.
-    pub async fn run(self, listener: TcpListener, stop: watch::Receiver<bool>) -> Result<()> {
+    pub async fn run(self, listener: TcpListener, stop: watch::Receiver<bool>) {
         let router = Router::new()
             .route(
                 "/metrics",
@@ -140,7 +137,7 @@ impl Exporter {
             )
             .route("/health", get(health))
             .with_state(Arc::new(self));
-        metrics::serve(listener, router, stop).await
+        metrics::serve(listener, router, stop).await;
     }
 }
 

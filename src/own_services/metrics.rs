@@ -11,6 +11,10 @@ use axum::http::{Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
@@ -23,6 +27,9 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// How long requests that are being answered may take once the service is told to end.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// How long a connection may be open without a whole question.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Upper bounds of a histogram, in seconds.
 #[derive(Debug, Clone, Copy)]
@@ -141,26 +148,40 @@ pub async fn listen(listen: SocketAddr) -> Result<TcpListener> {
 }
 
 /// Answers on `listener` until `stop` turns true, then ends within half a second: a client that holds its connection open
-/// does not hold the service.
-///
-/// # Errors
-/// The listener fails.
-pub async fn serve(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) -> Result<()> {
-    let stopped = |mut stop: watch::Receiver<bool>| async move {
+/// does not hold the service. A connection on which nothing is asked is closed after a while.
+pub async fn serve(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) {
+    serve_patiently(listener, router, stop, PATIENCE).await;
+}
+
+async fn serve_patiently(
+    mut listener: TcpListener,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+    patience: Duration,
+) {
+    let mut server = auto::Builder::new(TokioExecutor::new()).http1_only();
+    server.http1().timer(TokioTimer::new()).header_read_timeout(patience);
+    let connections = GracefulShutdown::new();
+    let stopped = async {
         // An error is a sender that is gone: nobody can tell us to end any more.
         if stop.wait_for(|s| *s).await.is_err() {
             std::future::pending::<()>().await;
         }
     };
-    let server = axum::serve(listener, router).with_graceful_shutdown(stopped(stop.clone()));
-    let patience = async {
-        stopped(stop).await;
-        tokio::time::timeout(LAST_ANSWERS, std::future::pending::<()>()).await
-    };
-    tokio::select! {
-        ended = server => ended.context("the server ended"),
-        _ = patience => Ok(()),
+    tokio::pin!(stopped);
+    loop {
+        let (stream, _) = tokio::select! {
+            accepted = axum::serve::Listener::accept(&mut listener) => accepted,
+            () = &mut stopped => break,
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = connections.watch(connection);
+        // How it ended is the client's affair.
+        tokio::spawn(async move { drop(connection.await) });
     }
+    drop(listener);
+    let _ = tokio::time::timeout(LAST_ANSWERS, connections.shutdown()).await;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -221,5 +242,35 @@ fn method_label(method: &Method) -> &'static str {
         "OPTIONS" => "OPTIONS",
         "PATCH" => "PATCH",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_without_a_question_is_closed_and_others_are_answered() {
+        let listener = listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let router = Router::new().route("/", get(|| async { "here" }));
+        let server = tokio::spawn(serve_patiently(listener, router, stopped, Duration::from_millis(200)));
+        let mut silent = tokio::net::TcpStream::connect(address).await.unwrap();
+        let mut half = tokio::net::TcpStream::connect(address).await.unwrap();
+        half.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
+        let mut whole = tokio::net::TcpStream::connect(address).await.unwrap();
+        whole.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut answers = [String::new(), String::new(), String::new()];
+        for (client, answer) in [&mut silent, &mut half, &mut whole].into_iter().zip(&mut answers) {
+            // Ends only when the server closes the connection.
+            client.read_to_string(answer).await.unwrap();
+        }
+        assert!(answers[0].is_empty() && !answers[1].contains("here"), "{answers:?}");
+        assert!(answers[2].starts_with("HTTP/1.1 200") && answers[2].ends_with("here"), "{answers:?}");
+        stop.send(true).unwrap();
+        server.await.unwrap();
     }
 }

@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::Result;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -59,10 +58,7 @@ impl Receiver {
 type Shared = State<Arc<Receiver>>;
 
 /// Answers until `stop` turns true. `runbooks` is the markdown that is shown as the page of runbooks.
-///
-/// # Errors
-/// The listener fails.
-pub async fn run(listener: TcpListener, runbooks: PathBuf, stop: watch::Receiver<bool>) -> Result<()> {
+pub async fn run(listener: TcpListener, runbooks: PathBuf, stop: watch::Receiver<bool>) {
     let mut registry = Registry::new();
     let received = registry.counters("notifications_received", "Notifications kept");
     for status in [Status::Firing, Status::Resolved] {
@@ -83,7 +79,7 @@ pub async fn run(listener: TcpListener, runbooks: PathBuf, stop: watch::Receiver
         .layer(DefaultBodyLimit::max(LIMIT))
         .layer(map_response(careful))
         .with_state(receiver);
-    serve(listener, registry.router(|| Ok(())).merge(router), stop).await
+    serve(listener, registry.router(|| Ok(())).merge(router), stop).await;
 }
 
 async fn careful(mut response: Response) -> Response {

@@ -37,7 +37,8 @@ pub trait Sequence: Send + Sync + 'static {
 
     /// The sequence of a seed; with `run`, its ids and the keys of its totals are its own.
     fn new(seed: u64, run: Option<&str>) -> Self;
-    /// The record with an index, as if it happened at `time_ms` (since the epoch).
+    /// The record with an index, as if it happened at `time_ms` (since the epoch). Its id, its key and what it adds to totals do not
+    /// depend on the time.
     fn record(&self, index: u64, time_ms: i64) -> Self::Record;
     /// The topic that records of a format go to.
     fn topic(format: Format) -> &'static str;

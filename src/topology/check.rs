@@ -105,7 +105,7 @@ impl Check<'_> {
         for addon in &spec.addons {
             self.known(addon, "add-on", self.file.addons.keys());
         }
-        for other in spec.needs.iter().chain(&spec.after).chain(&spec.beside) {
+        for other in spec.needs.iter().chain(&spec.after).chain(&spec.beside).chain(&spec.upstream_needs) {
             self.must_exist(other, other.get_ref());
         }
         if let Some(name) = &spec.name

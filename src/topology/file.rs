@@ -1,6 +1,6 @@
 //! The shape of `lab.toml`: one type a table, unknown keys refused. What the values mean is checked in `check`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -128,6 +128,41 @@ pub struct Image {
     pub why: String,
     /// Set where the local recipe is another product in the same role.
     pub substitute: Option<String>,
+    /// What the public image is, by its own Dockerfile. It is compared after a pull.
+    pub record: Option<ImageRecord>,
+}
+
+/// What a public image is; the lab is written for that.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageRecord {
+    /// Architectures that it is published for, as engines call them.
+    pub architectures: Vec<String>,
+    /// Its user; empty for root.
+    #[serde(default)]
+    pub user: String,
+    /// Its entry point.
+    #[serde(default)]
+    pub entry_point: Vec<String>,
+    /// The volumes that it declares.
+    #[serde(default)]
+    pub volumes: BTreeSet<String>,
+}
+
+impl ImageRecord {
+    /// In what an image with this user, entry point and these volumes is another, in words.
+    pub fn differences(&self, user: &str, entry_point: &[String], volumes: &BTreeSet<String>) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut differs = |what: &str, is: String, meant: String| {
+            if is != meant {
+                found.push(format!("has {what} {is}, and the lab was written for {meant}"));
+            }
+        };
+        differs("user", format!("{user:?}"), format!("{:?}", self.user));
+        differs("entry point", format!("{entry_point:?}"), format!("{:?}", self.entry_point));
+        differs("volumes", format!("{volumes:?}"), format!("{:?}", self.volumes));
+        found
+    }
 }
 
 /// An artifact mounted read-only into services of either source.
@@ -175,12 +210,12 @@ pub struct ServiceSpec {
     /// Roles, services or groups that the lab must have, and that are ready before this one starts.
     #[serde(default)]
     pub needs: Vec<Spanned<String>>,
+    /// Roles, services or groups that are ready before this one starts, where it runs from its public image.
+    #[serde(default)]
+    pub upstream_needs: Vec<Spanned<String>>,
     /// Roles, services or groups that are ready before this one starts, where the lab has them.
     #[serde(default)]
     pub after: Vec<Spanned<String>>,
-    /// It starts after every service that Prometheus reads or asks, except those that wait for it themselves.
-    #[serde(default)]
-    pub after_targets: bool,
     /// Roles, services or groups that the lab must have. They may start later: this one waits for them by itself.
     #[serde(default)]
     pub beside: Vec<Spanned<String>>,

@@ -139,6 +139,9 @@ pub struct Wait {
     pub service: String,
     /// It is ready when it has ended.
     pub completes: bool,
+    /// It is waited for only by the public image.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub upstream_only: bool,
 }
 
 /// How an engine asks by itself whether a container is healthy. Seconds.
@@ -276,10 +279,15 @@ impl Plan {
         let has_recipe = |s: &&Service| file.images.get(&s.image).is_some_and(|i| i.recipe.is_some());
         let wanted: BTreeSet<&str> =
             self.services.iter().filter(has_recipe).map(|s| s.name.as_str()).collect();
-        if wanted.len() == self.services.len() {
-            return Ok(self.clone());
+        let mut plan = if wanted.len() == self.services.len() {
+            self.clone()
+        } else {
+            file.plan_of(&self.lab, self.instance.clone(), |e| wanted.contains(e.name))?
+        };
+        for service in &mut plan.services {
+            service.waits_for.retain(|wait| !wait.upstream_only);
         }
-        file.plan_of(&self.lab, self.instance.clone(), |e| wanted.contains(e.name))
+        Ok(plan)
     }
 
     /// Fills the tokens of a documented command line.

@@ -154,8 +154,11 @@ fn service(
     let command = spec.command.iter().map(|c| fill(c, "its command")).collect();
     let environment = spec.environment.iter().map(|(name, text)| (name.clone(), fill(text, name))).collect();
     let waits = roster.waits_for(entry).into_iter().filter(|e| names.contains(e.name));
-    let waits =
-        waits.map(|e| Wait { service: e.name.to_owned(), completes: e.spec.ready == Ready::Completed });
+    let waits = waits.map(|e| Wait {
+        service: e.name.to_owned(),
+        completes: e.spec.ready == Ready::Completed,
+        upstream_only: roster.waits_upstream_only(entry, e),
+    });
     let beside: BTreeSet<&str> =
         spec.beside.iter().flat_map(|b| roster.meant(b.get_ref())).map(|e| e.name).collect();
     let last = spec.stops_last;

@@ -79,34 +79,19 @@ impl<'a> Roster<'a> {
                 found.push(other);
             }
         };
-        for name in spec.needs.iter().chain(&spec.after) {
+        for name in spec.needs.iter().chain(&spec.after).chain(&spec.upstream_needs) {
             self.meant(name.get_ref()).into_iter().for_each(&mut add);
-        }
-        if spec.after_targets {
-            let watched = |e: &&Entry<'a>| !e.spec.metrics.is_empty() || e.spec.probe.is_some();
-            let waits = |e: &&Entry<'a>| e.name == entry.name || self.stands_behind(e, entry.name);
-            self.entries.iter().filter(watched).filter(|e| !waits(e)).for_each(&mut add);
         }
         found
     }
 
-    /// Whether a service waits for `name`, itself or through others.
-    fn stands_behind(&self, entry: &Entry<'a>, name: &str) -> bool {
-        let mut open = vec![entry.name];
-        let mut seen = BTreeSet::new();
-        while let Some(next) = open.pop().and_then(|n| self.service(n)) {
-            if !seen.insert(next.name) {
-                continue;
-            }
-            let direct = next.spec.needs.iter().chain(&next.spec.after);
-            for other in direct.flat_map(|n| self.meant(n.get_ref())) {
-                if other.name == name {
-                    return true;
-                }
-                open.push(other.name);
-            }
-        }
-        false
+    /// Whether a service waits for another only where it runs from its public image.
+    pub(super) fn waits_upstream_only(&self, entry: &Entry<'a>, other: &Entry<'a>) -> bool {
+        let named = |names: &[toml::Spanned<String>]| {
+            names.iter().flat_map(|n| self.meant(n.get_ref())).any(|e| e.name == other.name)
+        };
+        let spec = entry.spec;
+        named(&spec.upstream_needs) && !named(&spec.needs) && !named(&spec.after)
     }
 
     pub(super) fn topics(&self) -> impl Iterator<Item = &'a Topic> {

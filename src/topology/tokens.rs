@@ -8,6 +8,7 @@
 //! | `{SERVICE#PORT}`, `{SERVICE.PORT}` | the number of that port inside, and on the host |
 //! | `{name}`, `{:PORT}`, `{#PORT}`, `{.PORT}`, `{node}` | the same of this service, and its node id |
 //! | `{role.R}`, `{first.R}` | addresses of all that play a role, with commas; the container of the first of them |
+//! | `{count.R}` | how many play a role |
 //! | `{voters.R}` | `NODE@ADDRESS` of all that play a role, with commas |
 //! | `{value.X}`, `{addon.X}` | a value of the lab; where an add-on is mounted |
 //! | `{network}`, `{instance}`, `{scenarios}` | the network, the instance, the lab's scenarios with commas |
@@ -17,7 +18,7 @@ use super::Instance;
 use super::roster::{Entry, Roster};
 
 /// Words before a dot that are no service's name.
-pub(super) const RESERVED: [&str; 5] = ["role", "first", "voters", "value", "addon"];
+pub(super) const RESERVED: [&str; 6] = ["role", "first", "count", "voters", "value", "addon"];
 
 /// Lists that only the whole plan knows.
 #[derive(Debug, Clone, Default)]
@@ -103,6 +104,7 @@ impl Scope<'_> {
                 });
                 Ok(all.collect::<Result<Vec<_>, _>>()?.join(","))
             }
+            "count" => Ok(players()?.len().to_string()),
             "first" => Ok(self.instance.container(players()?[0].0.name)),
             "value" => {
                 let value = self.roster.lab.values.get(name).cloned();

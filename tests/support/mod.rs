@@ -28,6 +28,31 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
     lab(arguments).output().expect("the program runs")
 }
 
+/// The cargo that runs these tests, in the checkout.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(arguments).current_dir(root());
+    without_cargos_own(&mut cargo);
+    cargo
+}
+
+/// What this cargo has set for its tests would have build scripts run again, and half the crates built anew.
+fn without_cargos_own(command: &mut Command) {
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_")) {
+        if !["CARGO_HOME", "CARGO_TARGET_DIR"].contains(&name.as_str()) {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// Lines for a shell, in the checkout, without what cargo has set for its tests.
+pub(crate) fn sh(lines: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-ec", lines]).current_dir(root()).stdin(Stdio::null());
+    without_cargos_own(&mut shell);
+    shell
+}
+
 /// Standard output and error of a run, for messages and assertions.
 pub(crate) fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))

@@ -49,7 +49,9 @@ struct Inner {
     /// `host:port` of the real registry.
     behind: String,
     /// What happens to requests whose path ends so.
-    faults: Mutex<Vec<(String, Fault)>>,
+    faults: Mutex<Vec<(String, Fault, bool)>>,
+    /// What who asks for a token must bring, as basic authentication; nothing where empty.
+    login: Mutex<String>,
     seen: Mutex<Vec<Seen>>,
 }
 
@@ -66,6 +68,7 @@ impl Front {
             host: listener.local_addr().unwrap().to_string(),
             behind: behind.to_owned(),
             faults: Mutex::default(),
+            login: Mutex::default(),
             seen: Mutex::default(),
         });
         let router = axum::Router::new().fallback(answer).with_state(inner.clone());
@@ -80,7 +83,17 @@ impl Front {
 
     /// From now on requests whose path ends in `ending` meet `fault`.
     pub(crate) fn fail(&self, ending: impl Into<String>, fault: Fault) {
-        self.inner.faults.lock().unwrap().push((ending.into(), fault));
+        self.inner.faults.lock().unwrap().push((ending.into(), fault, false));
+    }
+
+    /// The next request whose path ends in `ending` meets `fault`.
+    pub(crate) fn fail_once(&self, ending: impl Into<String>, fault: Fault) {
+        self.inner.faults.lock().unwrap().push((ending.into(), fault, true));
+    }
+
+    /// From now on tokens are for those who bring this basic authentication.
+    pub(crate) fn only_for(&self, login: &str) {
+        login.clone_into(&mut self.inner.login.lock().unwrap());
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
@@ -98,17 +111,18 @@ async fn answer(State(inner): State<Arc<Inner>>, request: Request) -> Response<B
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let with_token = inner.lets_in(&request);
     let response = if path == "/token" {
-        inner.token(request.uri().query().unwrap_or_default())
+        inner.token(request.uri().query().unwrap_or_default(), request.headers())
     } else if with_token {
         inner.pass_on(&method, &path, request.headers().clone()).await
     } else {
         inner.challenge(&path)
     };
     let status = response.status();
-    let fault = inner.faults.lock().unwrap().iter().find(|(e, _)| path.ends_with(e)).map(|(_, f)| f.clone());
+    let lets_in = with_token || path == "/token";
+    let fault = inner.fault(&path).filter(|_| lets_in);
     // Who comes without a token meets the challenge first, as in a registry that breaks later.
     let response = match fault {
-        Some(fault) if with_token || path == "/token" => misbehave(fault, response).await,
+        Some(fault) => misbehave(fault, response).await,
         _ => response,
     };
     inner.seen.lock().unwrap().push(Seen { method, path, with_token, status });
@@ -135,13 +149,29 @@ impl Inner {
         answer.body(Body::from(r#"{"errors":[{"code":"UNAUTHORIZED","message":"no token"}]}"#)).unwrap()
     }
 
-    /// To whoever asks for this service and one repository to pull from.
-    fn token(&self, query: &str) -> Response<Body> {
+    /// What happens to a request for this path.
+    fn fault(&self, path: &str) -> Option<Fault> {
+        let mut faults = self.faults.lock().unwrap();
+        let at = faults.iter().position(|(ending, ..)| path.ends_with(ending.as_str()))?;
+        let (_, fault, once) = faults[at].clone();
+        if once {
+            faults.remove(at);
+        }
+        Some(fault)
+    }
+
+    /// To whoever asks for this service and one repository to pull from, with the right login where one is asked for.
+    fn token(&self, query: &str, headers: &HeaderMap) -> Response<Body> {
+        let login = self.login.lock().unwrap().clone();
+        let given = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        if !login.is_empty() && given != format!("Basic {login}") {
+            return status(StatusCode::UNAUTHORIZED);
+        }
         let query = query.replace("%3A", ":").replace("%2F", "/");
         let asked = |name: &str| query.split('&').find_map(|q| q.strip_prefix(name)?.strip_prefix('='));
         let scope = asked("scope").and_then(|s| s.strip_prefix("repository:")?.strip_suffix(":pull"));
         match (asked("service"), scope) {
-            (Some("the+front"), Some(repository)) => {
+            (Some("the+front" | "the%20front"), Some(repository)) => {
                 Response::new(Body::from(format!(r#"{{"token":"{SECRET}-{repository}"}}"#)))
             }
             _ => status(StatusCode::FORBIDDEN),

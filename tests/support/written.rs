@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::Value;
-use streamlab::topology::{ENGINE_SOCKET, Health, Plan, Restart, Service, Wait};
+use streamlab::topology::{ENGINE_SOCKET, Health, Plan, Restart, Service};
 
 /// All that bodies are told about a container. Memory in bytes, times in seconds.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Written {
 
     /// As [`Written::meant`], with the order of starting and health.
     pub(crate) fn meant_in_order(plan: &Plan, service: &Service, volume: impl Fn(&str) -> String) -> Self {
-        let waits = service.waits_for.iter().map(|Wait { service, completes }| (service.clone(), *completes));
+        let waits = service.waits_for.iter().map(|wait| (wait.service.clone(), wait.completes));
         let ordered = Ordered { waits_for: waits.collect(), health: service.health.clone() };
         Self { ordered: Some(ordered), ..Self::meant(plan, service, volume) }
     }
