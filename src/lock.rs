@@ -158,6 +158,11 @@ impl fmt::Display for Change {
     }
 }
 
+/// An image's name as it was given: Podman puts `localhost/` before one that has no registry.
+pub(crate) fn without_localhost(reference: &str) -> &str {
+    reference.strip_prefix("localhost/").unwrap_or(reference)
+}
+
 /// Reads the text of a lock file.
 ///
 /// # Errors

@@ -175,15 +175,11 @@ async fn a_full_disk_is_said_and_the_next_import_goes_on() {
     bundle();
     let (engine, own) = own_image().await;
     assert!(engine.image_id(&own).await.unwrap().is_some());
+    let host = std::env::var("DOCKER_HOST").unwrap_or_default();
+    let socket = host.strip_prefix("unix://").unwrap_or("/var/run/docker.sock");
     let output = Command::new("docker")
-        .args([
-            "run",
-            "--rm",
-            "--tmpfs",
-            "/small:size=64k",
-            "--volume",
-            "/var/run/docker.sock:/var/run/docker.sock",
-        ])
+        .args(["run", "--rm", "--tmpfs", "/small:size=64k", "--volume"])
+        .arg(format!("{socket}:/var/run/docker.sock"))
         .args(["--volume", &format!("{}:/tiny.bundle:ro", bundle().display()), &own])
         .args(["bundle", "import", "/tiny.bundle", "--into", "/small/project"])
         .output()

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use registry_front::{Fault, Front};
-use registry_images::registry;
+use registry_images::{allow_plain_http, registry};
 use streamlab::clients::http;
 use streamlab::engine::recipe_images;
 use streamlab::lock::Digest;
@@ -76,6 +76,7 @@ const RECORD: &str = r#"{ architectures = ["amd64", "arm64"], entry_point = ["/u
 #[tokio::test]
 async fn public_images_are_locked_pulled_by_digest_bundled_and_run_without_the_registry() {
     let (registry, host) = registry().await;
+    allow_plain_http(&host).await;
     let reference = format!("{host}/lab/public:1");
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     publish(folder.path(), &reference, &host).await;
@@ -145,9 +146,11 @@ async fn public_images_are_locked_pulled_by_digest_bundled_and_run_without_the_r
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_brings_the_users_login_and_outlives_a_cut_line() {
     let (registry, behind) = registry().await;
+    allow_plain_http(&behind).await;
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     publish(folder.path(), &format!("{behind}/lab/kept:1"), &format!("kept {behind}")).await;
     let front = Front::before(&behind).await;
+    allow_plain_http(front.host()).await;
     let reference = format!("{}/lab/kept:1", front.host());
     // Written for another image: that is said, and the pinned one is run all the same.
     let record = r#"{ architectures = ["amd64", "arm64"], user = "somebody" }"#;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::manifest::{BundleImage, Entry, Layer, blob};
 use super::{Hashing, sha256};
+use crate::lock::without_localhost;
 
 /// Most of zstd's gain at a speed that two cores bear.
 const LEVEL: i32 = 7;
@@ -112,7 +113,7 @@ pub fn pack_images(archive: impl Read, blobs: &mut Blobs) -> Result<BTreeMap<Str
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes)?;
             documents.insert(path, bytes);
-        } else if path.ends_with("layer.tar") || path.starts_with("blobs/") {
+        } else if path.ends_with(".tar") || path.starts_with("blobs/") {
             layers.insert(path, blobs.add_layer(entry)?);
         }
     }
@@ -131,7 +132,7 @@ pub fn pack_images(archive: impl Read, blobs: &mut Blobs) -> Result<BTreeMap<Str
         }
         let image = image(blobs, config, of_image)?;
         for reference in saved.repo_tags.unwrap_or_default() {
-            images.insert(reference, image.clone());
+            images.insert(without_localhost(&reference).to_owned(), image.clone());
         }
     }
     Ok(images)
@@ -202,6 +203,29 @@ mod tests {
             blobs.entries
         };
         assert_eq!(pack(), pack());
+    }
+
+    /// Podman names layers by their digests, and an image without a registry after this machine.
+    #[test]
+    fn what_podman_saves_is_read_too() {
+        let layer = b"the layer's own bytes".to_vec();
+        let diff_id = sha256(&layer);
+        let config = json!({ "rootfs": { "diff_ids": [diff_id] } }).to_string().into_bytes();
+        let name = format!("{}.tar", diff_id.trim_start_matches("sha256:"));
+        let list = json!([{ "Config": "c.json", "RepoTags": ["localhost/a:1"], "Layers": [name] }]);
+        let mut tar = tar::Builder::new(Vec::new());
+        for (path, bytes) in
+            [(name.as_str(), layer), ("c.json", config), ("manifest.json", list.to_string().into_bytes())]
+        {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            tar.append_data(&mut header, path, bytes.as_slice()).unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let images =
+            pack_images(tar.into_inner().unwrap().as_slice(), &mut Blobs::new(folder.path())).unwrap();
+        assert_eq!(images.keys().collect::<Vec<_>>(), ["a:1"]);
+        assert_eq!(images["a:1"].layers[0].diff_id, diff_id);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::recipe::recipe_images;
 use super::session::Event;
 use super::{Engine, RECIPE_LABEL};
 use crate::clients::oci;
+use crate::lock::without_localhost;
 use crate::project::{Project, lock_entries};
 use crate::topology::{Image, ImageRecord, Plan, Source};
 
@@ -215,7 +216,8 @@ impl Engine {
         let mut found = Vec::new();
         for image in self.docker.list_images(Some(options)).await? {
             let recipe = image.labels.get(RECIPE_LABEL).cloned().unwrap_or_default();
-            let tags: Vec<_> = image.repo_tags.into_iter().filter(|t| !t.starts_with("<none>")).collect();
+            let tags: Vec<_> = image.repo_tags.iter().filter(|t| !t.starts_with("<none>")).collect();
+            let tags: Vec<_> = tags.into_iter().map(|t| without_localhost(t).to_owned()).collect();
             // An image that somebody built on one of ours has its label too.
             let (tags, others): (Vec<_>, Vec<_>) =
                 tags.into_iter().partition(|t| t.starts_with("streamlab/"));

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use testcontainers::bollard::errors::Error as BollardError;
-use testcontainers::bollard::models::{NetworkCreateRequest, VolumeCreateRequest};
+use testcontainers::bollard::models::{ContainerSummary, NetworkCreateRequest, VolumeCreateRequest};
 use testcontainers::bollard::query_parameters::{
-    InspectNetworkOptions, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
+    InspectNetworkOptions, ListContainersOptions, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
     ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
 };
 
@@ -145,7 +145,7 @@ impl Engine {
         let mut state = InstanceState::default();
         let label = by_label(&format!("{INSTANCE_LABEL}={name}"));
         let options = ListContainersOptionsBuilder::new().all(true).filters(&label).build();
-        for found in self.docker.list_containers(Some(options)).await? {
+        for found in self.containers(options).await? {
             let labels = found.labels.unwrap_or_default();
             let first = found.names.unwrap_or_default().into_iter().next().unwrap_or_default();
             let mut ports: Vec<(u16, u16)> = Vec::new();
@@ -193,6 +193,19 @@ impl Engine {
         Ok(state)
     }
 
+    /// Podman has a state more than Docker's API names, for containers that are on their way to an end: as long as one is in it, the
+    /// list cannot be read.
+    async fn containers(&self, options: ListContainersOptions) -> Result<Vec<ContainerSummary>> {
+        let found = eventually("the list of containers", LEAVES_WITHIN, LEAVES_EVERY, || async {
+            Ok(match self.docker.list_containers(Some(options.clone())).await {
+                Ok(found) => Answer::Is(found),
+                Err(error) if error.to_string().contains("`stopping`") => Answer::NotYet(error.to_string()),
+                Err(error) => Answer::Never(error.into()),
+            })
+        });
+        Ok(found.await?)
+    }
+
     /// Names of the running containers on a network, whoever started them.
     ///
     /// # Errors
@@ -200,7 +213,7 @@ impl Engine {
     pub async fn containers_on(&self, network: &str) -> Result<Vec<String>> {
         let filters = HashMap::from([("network", vec![network.to_owned()])]);
         let options = ListContainersOptionsBuilder::new().filters(&filters).build();
-        let found = self.docker.list_containers(Some(options)).await?;
+        let found = self.containers(options).await?;
         let names = found.into_iter().filter_map(|c| c.names?.into_iter().next());
         Ok(names.map(|n| n.trim_start_matches('/').to_owned()).collect())
     }

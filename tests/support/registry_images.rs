@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use streamlab::clients::http;
-use streamlab::engine::recipe_images;
+use streamlab::engine::{Product, recipe_images};
 use streamlab::lock::Digest;
 use testcontainers::core::{ContainerPort, WaitFor};
 use testcontainers::runners::AsyncRunner;
@@ -39,6 +39,22 @@ pub(crate) async fn registry() -> (ContainerAsync<GenericImage>, String) {
     let container = image.start().await.unwrap();
     let port = container.get_host_port_ipv4(5000).await.unwrap();
     (container, format!("127.0.0.1:{port}"))
+}
+
+/// Lets the engine speak to a registry without TLS: Docker does so by itself on loopback, Podman where it is told. For an engine in
+/// whose container this test runs.
+pub(crate) async fn allow_plain_http(host: &str) {
+    let (_, engine) = engine_with(&[]).await;
+    if engine.product == Product::Docker {
+        return;
+    }
+    let folder = std::path::Path::new("/etc/containers/registries.conf.d");
+    std::fs::create_dir_all(folder).unwrap();
+    let port = host.rsplit(':').next().unwrap();
+    let text = format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true\n");
+    std::fs::write(folder.join(format!("{port}.conf")), text).unwrap();
+    let reload = std::process::Command::new("pkill").args(["-HUP", "-x", "podman"]).status().unwrap();
+    assert!(reload.success());
 }
 
 /// An image for each of `platforms` (`os/architecture`) under one index. Another `content` is another image.
