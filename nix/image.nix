@@ -23,7 +23,7 @@ let
     in
     {
       tag = builtins.elemAt parts 1;
-      repository = lib.concatStringsSep "/" (lib.optional (lib.length folders == 1) "library" ++ folders);
+      repository = lib.concatStringsSep "/" (lib.optional (host == "docker.io" && lib.length folders == 1) "library" ++ folders);
       inherit host;
       server =
         if host == "docker.io" then

@@ -55,6 +55,7 @@ let
     (needs [ "docker.service" ])
     {
       description = "Network ${network} of the streaming lab";
+      inherit onFailure;
       path = [ config.virtualisation.docker.package ];
       serviceConfig = {
         Type = "oneshot";
@@ -212,7 +213,12 @@ in
           description = "Says at the console that %i has failed";
           serviceConfig.Type = "oneshot";
           scriptArgs = "%i";
-          script = tell "$1 has failed, and what needs it does not start. Why: journalctl -u $1";
+          # What only waits for another is told here too, and has nothing to say.
+          script = ''
+            if systemctl is-failed --quiet "$1"; then
+              ${tell "$1 has failed, and what needs it does not start. Why: journalctl -u $1"}
+            fi
+          '';
         };
       }
       (lib.mapAttrs' (n: image: lib.nameValuePair "streamlab-image-${n}" (imageUnit image)) lab.images)

@@ -8,7 +8,7 @@ mod registry_checkout;
 #[allow(dead_code, reason = "who may pull is the pulls' own test")]
 mod registry_front;
 #[path = "support/registry_images.rs"]
-#[allow(dead_code, reason = "the lock's tests need no engine")]
+#[allow(dead_code, reason = "the pulls' tests have registries on ports that are known")]
 mod registry_images;
 mod support;
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use registry_front::{Fault, Front};
-use registry_images::{allow_plain_http, registry};
+use registry_images::registry_on;
 use streamlab::clients::http;
 use streamlab::engine::recipe_images;
 use streamlab::lock::Digest;
@@ -70,13 +70,16 @@ async fn publish(folder: &Path, reference: &str, words: &str) {
     docker(&["image", "rm", reference]);
 }
 
+/// Ports of registries that speak plain HTTP. Docker asks every registry on loopback so; Podman those that
+/// compose/images/engine/registries.conf names.
+const PLAIN_HTTP: [u16; 3] = [24301, 24302, 24303];
+
 /// What the own image is, and with it the public one of these tests.
 const RECORD: &str = r#"{ architectures = ["amd64", "arm64"], entry_point = ["/usr/bin/tini", "--", "/usr/local/bin/streamlab"] }"#;
 
 #[tokio::test]
 async fn public_images_are_locked_pulled_by_digest_bundled_and_run_without_the_registry() {
-    let (registry, host) = registry().await;
-    allow_plain_http(&host).await;
+    let (registry, host) = registry_on(PLAIN_HTTP[0]).await;
     let reference = format!("{host}/lab/public:1");
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     publish(folder.path(), &reference, &host).await;
@@ -145,12 +148,10 @@ async fn public_images_are_locked_pulled_by_digest_bundled_and_run_without_the_r
 // The front answers while this test waits for the program.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_brings_the_users_login_and_outlives_a_cut_line() {
-    let (registry, behind) = registry().await;
-    allow_plain_http(&behind).await;
+    let (registry, behind) = registry_on(PLAIN_HTTP[1]).await;
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     publish(folder.path(), &format!("{behind}/lab/kept:1"), &format!("kept {behind}")).await;
-    let front = Front::before(&behind).await;
-    allow_plain_http(front.host()).await;
+    let front = Front::on(PLAIN_HTTP[2], &behind).await;
     let reference = format!("{}/lab/kept:1", front.host());
     // Written for another image: that is said, and the pinned one is run all the same.
     let record = r#"{ architectures = ["amd64", "arm64"], user = "somebody" }"#;
@@ -164,7 +165,11 @@ async fn a_pull_brings_the_users_login_and_outlives_a_cut_line() {
         std::fs::create_dir_all(&login).unwrap();
         std::fs::write(login.join("config.json"), config).unwrap();
         let mut up = lab(&["--file", file.to_str().unwrap(), "--instance", "public-kept"]);
-        up.args(["up", "--detach", "--images", "upstream"]).env("DOCKER_CONFIG", login).output().unwrap()
+        // The other test's lab is up at the same time.
+        up.args(["up", "--detach", "--images", "upstream", "--port-offset", "1000"])
+            .env("DOCKER_CONFIG", login)
+            .output()
+            .unwrap()
     };
     let stranger = up("{}");
     assert!(

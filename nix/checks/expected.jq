@@ -17,18 +17,19 @@ def word: if test("^[A-Za-z0-9_/.:=@%+,-]+$") then . else "'" + gsub("'"; "'\\''
       + [.volumes[] | "-v", "\(.name):\(.path)"]
       + [.mounts[] | "-v", "/project/\(.source):\(.path):ro"]
       + [.addons[] | "-v", "ADDONS/\(.):\($all.addons[.].mount):ro"]
+      + (if .engineSocket then ["-v", "/var/run/docker.sock:/var/run/docker.sock"] else [] end)
       + (if .workingDir then ["-w", .workingDir] else [] end)
       + (if .completes then [] else ["--rm"] end)
       + ["--network=\($lab.network)", "--pull", "never", "--memory=\(.memoryMiB)m", "--memory-swap=\(.memoryMiB)m",
-         "--log-opt=max-size=20m", "--log-opt=max-file=2"]
-      + (if .health then ["--health-cmd=\(.health | map(word) | join(" "))", "--health-interval=5s",
-           "--health-timeout=10s", "--health-start-period=\(.timeoutSeconds)s", "--health-retries=3"]
+         "--log-opt=max-size=\(.log.megabytes)m", "--log-opt=max-file=\(.log.files)", "--stop-timeout=\(.stopSeconds)"]
+      + (if .health then (.health | ["--health-cmd=\(.command | map(word) | join(" "))", "--health-interval=\(.intervalSeconds)s",
+           "--health-timeout=\(.timeoutSeconds)s", "--health-start-period=\(.startSeconds)s", "--health-retries=\(.retries)"])
          else ["--no-healthcheck"] end)
       + [reference(.image)] + .command),
     requires: ([.needs[] | "docker-\(.).service"] + ["streamlab-network.service", "streamlab-image-\(.image).service"] | sort),
     waits: (.health != null),
     once: .completes,
-    deadline: .timeoutSeconds
+    deadline: .readySeconds
   })),
   images: ([$lab.services[].image] | unique | map({key: ., value: (reference(.) as $r
     | if $all.images[.].own then "load" elif $store then "load \($r)" else "pull \($r)" end)}) | from_entries)

@@ -51,6 +51,7 @@ code() {
 }
 
 if [ -n "$stub" ]; then
+  "$here/modules.sh" "$stub" >/dev/null || { echo "the modules themselves, without a mistake, are refused"; exit 1; }
   code "host and container port swapped" containers.nix 's/toString p.host}:${toString p.container/toString p.container}:${toString p.host/'
   code "a misspelt option of a container" containers.nix 's/    networks = \[/    network = [/'
   code "needs dropped" containers.nix 's/dependsOn = service.needs/dependsOn = [ ]/'
@@ -76,7 +77,7 @@ if [ -n "$stub" ]; then
   code "failed tries seen by those that wait" lab.nix '/RestartMode = "direct";/d'
   code "the other image store where images are pulled" lab.nix 's/cfg.images == "store") {/cfg.images == "registry") {/'
   code "the engine's settings misplaced" lab.nix 's/virtualisation.docker.daemon.settings/virtualisation.docker.settings/'
-  code "a service that ends with 0 stays down" lab.nix '/serviceConfig.Restart = lib.mkForce "always";/d'
+  code "a service that ends with 0 stays down" lab.nix 's/serviceConfig.Restart = lib.mkForce "always";/serviceConfig.Restart = lib.mkForce "on-failure";/'
   code "a failure that nobody is told of" lab.nix '/{ inherit onFailure; }/d'
   code "ports left to outgoing connections" lab.nix 's/port >= 32768/port >= 60000/'
   code "Docker's interfaces left to dhcpcd" lab.nix '/"veth\*"/d'

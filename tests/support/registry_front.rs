@@ -61,9 +61,14 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    /// A front before the registry at `behind` (`host:port`).
+    /// A front before the registry at `behind` (`host:port`), on any free port.
     pub(crate) async fn before(behind: &str) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(0, behind).await
+    }
+
+    /// The same on this port.
+    pub(crate) async fn on(port: u16, behind: &str) -> Self {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let inner = Arc::new(Inner {
             host: listener.local_addr().unwrap().to_string(),
             behind: behind.to_owned(),

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use streamlab::clients::http;
-use streamlab::engine::{Product, recipe_images};
+use streamlab::engine::recipe_images;
 use streamlab::lock::Digest;
 use testcontainers::core::{ContainerPort, WaitFor};
 use testcontainers::runners::AsyncRunner;
-use testcontainers::{ContainerAsync, GenericImage};
+use testcontainers::{ContainerAsync, GenericImage, ImageExt as _};
 
 use crate::support::engine_with;
 
@@ -27,8 +27,13 @@ pub(crate) struct Pushed {
     pub(crate) documents: BTreeMap<Digest, Vec<u8>>,
 }
 
-/// A registry of its own for one test, and its `host:port`.
+/// A registry of its own for one test on any free port, and its `host:port`.
 pub(crate) async fn registry() -> (ContainerAsync<GenericImage>, String) {
+    registry_on(0).await
+}
+
+/// A registry on this port of the host.
+pub(crate) async fn registry_on(port: u16) -> (ContainerAsync<GenericImage>, String) {
     let (project, engine) = engine_with(&["docker-registry"]).await;
     let images = recipe_images(&project, &engine.arch).unwrap();
     let image = images.into_iter().find(|i| i.name == "docker-registry").unwrap();
@@ -36,25 +41,10 @@ pub(crate) async fn registry() -> (ContainerAsync<GenericImage>, String) {
     let image = GenericImage::new(name, tag)
         .with_exposed_port(ContainerPort::Tcp(5000))
         .with_wait_for(WaitFor::message_on_stderr("listening on"));
+    let image = if port == 0 { image.into() } else { image.with_mapped_port(port, ContainerPort::Tcp(5000)) };
     let container = image.start().await.unwrap();
     let port = container.get_host_port_ipv4(5000).await.unwrap();
     (container, format!("127.0.0.1:{port}"))
-}
-
-/// Lets the engine speak to a registry without TLS: Docker does so by itself on loopback, Podman where it is told. For an engine in
-/// whose container this test runs.
-pub(crate) async fn allow_plain_http(host: &str) {
-    let (_, engine) = engine_with(&[]).await;
-    if engine.product == Product::Docker {
-        return;
-    }
-    let folder = std::path::Path::new("/etc/containers/registries.conf.d");
-    std::fs::create_dir_all(folder).unwrap();
-    let port = host.rsplit(':').next().unwrap();
-    let text = format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true\n");
-    std::fs::write(folder.join(format!("{port}.conf")), text).unwrap();
-    let reload = std::process::Command::new("pkill").args(["-HUP", "-x", "podman"]).status().unwrap();
-    assert!(reload.success());
 }
 
 /// An image for each of `platforms` (`os/architecture`) under one index. Another `content` is another image.
