@@ -132,36 +132,34 @@ pub struct Image {
     pub record: Option<ImageRecord>,
 }
 
-/// What a public image is; the lab is written for that.
+/// What a public image is; the lab is written for that. What is not known is left out, and not compared.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageRecord {
     /// Architectures that it is published for, as engines call them.
     pub architectures: Vec<String>,
     /// Its user; empty for root.
-    #[serde(default)]
-    pub user: String,
+    pub user: Option<String>,
     /// Its entry point.
-    #[serde(default)]
-    pub entry_point: Vec<String>,
+    pub entry_point: Option<Vec<String>>,
     /// The volumes that it declares.
-    #[serde(default)]
-    pub volumes: BTreeSet<String>,
+    pub volumes: Option<BTreeSet<String>>,
 }
 
 impl ImageRecord {
     /// In what an image with this user, entry point and these volumes is another, in words.
     pub fn differences(&self, user: &str, entry_point: &[String], volumes: &BTreeSet<String>) -> Vec<String> {
-        let mut found = Vec::new();
-        let mut differs = |what: &str, is: String, meant: String| {
-            if is != meant {
-                found.push(format!("has {what} {is}, and the lab was written for {meant}"));
-            }
+        let words = |is: &dyn std::fmt::Debug| format!("{is:?}");
+        let known = [
+            ("user", self.user.as_ref().map(|meant| (words(&user), words(meant)))),
+            ("entry point", self.entry_point.as_ref().map(|meant| (words(&entry_point), words(meant)))),
+            ("volumes", self.volumes.as_ref().map(|meant| (words(volumes), words(meant)))),
+        ];
+        let differs = |(what, both): (&str, Option<(String, String)>)| {
+            let (is, meant) = both.filter(|(is, meant)| is != meant)?;
+            Some(format!("has {what} {is}, and the lab was written for {meant}"))
         };
-        differs("user", format!("{user:?}"), format!("{:?}", self.user));
-        differs("entry point", format!("{entry_point:?}"), format!("{:?}", self.entry_point));
-        differs("volumes", format!("{volumes:?}"), format!("{:?}", self.volumes));
-        found
+        known.into_iter().filter_map(differs).collect()
     }
 }
 
