@@ -101,6 +101,9 @@ impl Engine {
         for reference in self.public_of(project, plan, Source::Upstream).into_values() {
             of_registries.entry(oci::registry_of(reference)?).or_insert(reference);
         }
+        if of_registries.is_empty() {
+            return Ok(Source::Local);
+        }
         let one_of_each = of_registries.into_values().collect();
         match self.pull_all(&one_of_each, &lock, &|event| say(Event::Pull(event))).await {
             Ok(_) => Ok(Source::Upstream),
