@@ -4,12 +4,15 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rstest::rstest;
 use serde_json::Value;
 use streamlab::engine::recipe_images;
+use streamlab::probes::{Answer, eventually};
 use streamlab::topology::{DEFAULT_INSTANCE, Flow, Instance, Source};
 use support::written::Written;
 use support::{engine_with, root, text};
@@ -111,6 +114,14 @@ async fn the_printed_commands_bring_a_lab_up_that_proves_the_same_flows() {
         let (well, said) = shell(lines);
         assert!(well, "{lines}\n{said}");
     }
+    // Docker compose cannot wait until a connection that has one of these ports has ended, as the lab's own start does.
+    let every = Duration::from_millis(500);
+    eventually("free ports", Duration::from_secs(120), every, || async {
+        let taken = plan.host_ports().find(|(port, ..)| TcpListener::bind(("127.0.0.1", *port)).is_err());
+        Ok(taken.map_or(Answer::Is(()), |(port, ..)| Answer::NotYet(format!("{port} is taken"))))
+    })
+    .await
+    .unwrap();
     let (is_up, said) = shell(up);
     let (proved, spec) = if is_up { shell(attach) } else { (false, said) };
     let (is_down, said) = shell(down);

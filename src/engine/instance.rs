@@ -193,13 +193,15 @@ impl Engine {
         Ok(state)
     }
 
-    /// Podman has a state more than Docker's API names, for containers that are on their way to an end: as long as one is in it, the
-    /// list cannot be read.
+    /// Podman has states more than Docker's API names, `stopping` and `stopped`, for containers that are on their way to an end: as long as
+    /// one is in them, the list cannot be read.
     async fn containers(&self, options: ListContainersOptions) -> Result<Vec<ContainerSummary>> {
         let found = eventually("the list of containers", LEAVES_WITHIN, LEAVES_EVERY, || async {
             Ok(match self.docker.list_containers(Some(options.clone())).await {
                 Ok(found) => Answer::Is(found),
-                Err(error) if error.to_string().contains("`stopping`") => Answer::NotYet(error.to_string()),
+                Err(error) if error.to_string().contains("unknown variant `stop") => {
+                    Answer::NotYet(error.to_string())
+                }
                 Err(error) => Answer::Never(error.into()),
             })
         });

@@ -82,6 +82,11 @@ impl<'a> Roster<'a> {
         for name in spec.needs.iter().chain(&spec.after).chain(&spec.upstream_needs) {
             self.meant(name.get_ref()).into_iter().for_each(&mut add);
         }
+        if spec.after_targets {
+            let watched = |e: &&Entry<'a>| !e.spec.metrics.is_empty() || e.spec.probe.is_some();
+            let waits = |e: &&Entry<'a>| e.name == entry.name || self.stands_behind(e, entry.name);
+            self.entries.iter().filter(watched).filter(|e| !waits(e)).for_each(&mut add);
+        }
         found
     }
 
@@ -92,6 +97,25 @@ impl<'a> Roster<'a> {
         };
         let spec = entry.spec;
         named(&spec.upstream_needs) && !named(&spec.needs) && !named(&spec.after)
+    }
+
+    /// Whether a service waits for `name`, itself or through others.
+    fn stands_behind(&self, entry: &Entry<'a>, name: &str) -> bool {
+        let mut open = vec![entry.name];
+        let mut seen = BTreeSet::new();
+        while let Some(next) = open.pop().and_then(|n| self.service(n)) {
+            if !seen.insert(next.name) {
+                continue;
+            }
+            let direct = next.spec.needs.iter().chain(&next.spec.after).chain(&next.spec.upstream_needs);
+            for other in direct.flat_map(|n| self.meant(n.get_ref())) {
+                if other.name == name {
+                    return true;
+                }
+                open.push(other.name);
+            }
+        }
+        false
     }
 
     pub(super) fn topics(&self) -> impl Iterator<Item = &'a Topic> {
