@@ -36,6 +36,8 @@ AGGREGATES = "transaction_aggregates"
 HIGH_VALUE = "high_value_transactions"
 DEAD_LETTER = "financial_transactions_dead_letter"
 
+CORES = 2  # of the executor
+
 HIGH_VALUE_FROM = "120000.00"
 MONEY = "decimal(15,2)"  # money is never a double: 0.1 + 0.2 must be 0.3
 
@@ -101,7 +103,15 @@ def read_transactions(spark):
         # Records that are gone before they were read are an error to be seen, not a gap to be passed over.
         .option("failOnDataLoss", "true")
         .option("maxOffsetsPerTrigger", "50000")  # bounds the memory of a batch after a long pause
+        # A batch costs much the same whether it has ten records or a thousand: the next one is due when there are so many, or
+        # after so long. Under load that is at every trigger.
+        .option("minOffsetsPerTrigger", "200")
+        .option("maxTriggerDelay", "3500ms")
+        # A batch reads what is known to be there. A broker that holds a question for more, half a second by default, holds up the
+        # next one on the same connection.
+        .option("kafka.fetch.max.wait.ms", "20")
         .load()
+        .coalesce(CORES)  # a task for each core, not for each partition
     )
     text = F.col("value").cast("string")
     parsed = raw.select(
@@ -147,6 +157,8 @@ def aggregates(transactions):
         transactions.where("problem IS NULL")
         .groupBy("merchantId")
         .agg(F.sum("amount").cast("decimal(28,2)").alias("totalAmount"), F.count("*").alias("transactionCount"))
+        # The state stays in its 20 partitions, ten for a task.
+        .coalesce(CORES)
     )
     return totals.select(
         F.col("merchantId").alias("key"),
@@ -196,7 +208,7 @@ def start(frame, name, **options):
         .option("checkpointLocation", f"{CHECKPOINT_DIR}/{name}")
         .options(**options)
         .outputMode("update")
-        .trigger(processingTime="1 second")
+        .trigger(processingTime="500 milliseconds")  # how often it looks whether a batch is due
         .start()
     )
 

@@ -12,7 +12,9 @@ pkgs.rustPlatform.buildRustPackage {
     ../Cargo.toml
     ../Cargo.lock
     ../src
-    ../examples # a member of the workspace
+    # members of the workspace
+    ../records
+    ../examples
     ../tests # Cargo.toml names one of them, and cargo wants to see it
   ];
   cargoLock.lockFile = ../Cargo.lock;

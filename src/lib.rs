@@ -23,11 +23,11 @@ pub mod own_services;
 pub mod probes;
 pub mod project;
 pub mod render;
-pub mod scenarios;
 mod signals;
 pub mod topology;
 
 pub use engine::{Lab, LabBuilder};
+pub use streamlab_records::scenarios;
 pub use topology::Endpoints;
 
 fn write_line(text: std::fmt::Arguments<'_>) {

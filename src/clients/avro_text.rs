@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use apache_avro::schema::{Name, Schema};
 use apache_avro::types::Value;
 use apache_avro::{BigDecimal, Decimal};
+use streamlab_records::text::hexadecimal;
 use time::format_description::well_known::Rfc3339;
 use time::{Date, Duration, Month, OffsetDateTime, Time};
 
@@ -147,13 +148,6 @@ fn quoted(out: &mut String, text: &str) {
 }
 
 /// `0x00ff`.
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold("0x".to_owned(), |mut text, byte| {
-        _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 fn date(days: i32) -> String {
     let epoch = Date::from_calendar_date(1970, Month::January, 1).unwrap_or(Date::MIN);
     let found = epoch.checked_add(Duration::days(days.into()));

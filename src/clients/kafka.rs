@@ -1,49 +1,23 @@
 //! Questions to a Kafka cluster: metadata, topics, offsets, and reading a topic from beginning to end.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Headers, Message};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+pub use streamlab_records::reader::Record;
+use streamlab_records::reader::read;
 
 use crate::probes::Answer;
 use crate::topology::TopicPlan;
 
 /// How long one question may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A record as it was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// Partition.
-    pub partition: i32,
-    /// Offset in the partition.
-    pub offset: i64,
-    /// Key, where it has one.
-    pub key: Option<Vec<u8>>,
-    /// Value; none for a tombstone.
-    pub value: Option<Vec<u8>>,
-    /// Name and value of each header.
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
-}
-
-impl Record {
-    /// The key as text; empty where there is none.
-    pub fn key_text(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(self.key.as_deref().unwrap_or_default())
-    }
-
-    /// The value's bytes; none for a tombstone.
-    pub fn bytes(&self) -> &[u8] {
-        self.value.as_deref().unwrap_or_default()
-    }
-}
 
 /// A topic's shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -314,58 +288,46 @@ pub async fn read_topic<T: Send + 'static>(
 ) -> Result<(Vec<T>, BTreeMap<i32, i64>)> {
     let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
     blocking(move || {
-        let consumer = consumer(&bootstrap)?;
-        let bounds = watermarks(&consumer, &topic)?;
-        let mut left = BTreeMap::new();
-        let mut assignment = TopicPartitionList::new();
-        for (&partition, &(begin, end)) in &bounds {
-            let start = from.get(&partition).copied().unwrap_or(begin).max(begin);
-            if start < end {
-                assignment.add_partition_offset(&topic, partition, Offset::Offset(start))?;
-                left.insert(partition, end);
-            }
-        }
-        let ends = bounds.iter().map(|(&p, &(_, end))| (p, end)).collect();
         let mut kept = Vec::new();
-        if left.is_empty() {
-            return Ok((kept, ends));
-        }
-        consumer.assign(&assignment)?;
-        let mut heard = Instant::now();
-        while !left.is_empty() {
-            let Some(message) = consumer.poll(Duration::from_millis(200)) else {
-                // Control records at the end of a partition are never delivered: ask where the consumer stands.
-                for p in consumer.position()?.elements() {
-                    if let (Offset::Offset(at), Some(&end)) = (p.offset(), left.get(&p.partition()))
-                        && at >= end
-                    {
-                        left.remove(&p.partition());
-                    }
-                }
-                if heard.elapsed() > Duration::from_secs(20) {
-                    bail!("{topic}: partitions {:?} gave nothing for 20 s", left.keys());
-                }
-                continue;
-            };
-            let message = message?;
-            heard = Instant::now();
-            if left.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
-                left.remove(&message.partition());
-            }
-            if bounds.get(&message.partition()).is_some_and(|(_, end)| message.offset() < *end) {
-                let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-                kept.extend(keep(Record {
-                    partition: message.partition(),
-                    offset: message.offset(),
-                    key: message.key().map(<[u8]>::to_vec),
-                    value: message.payload().map(<[u8]>::to_vec),
-                    headers: headers.map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect(),
-                }));
-            }
-        }
+        let ends = read_to_end(&bootstrap, &topic, &from, &mut |record| {
+            kept.extend(keep(record));
+            ControlFlow::Continue(())
+        })?;
         Ok((kept, ends))
     })
     .await
+}
+
+/// Gives `each` the records that [`read_topic`] would read, as they come and until it breaks off; then where the end was. `each` runs
+/// on a thread that may wait.
+///
+/// # Errors
+/// As [`read_topic`].
+pub async fn each_record(
+    bootstrap: &str,
+    topic: &str,
+    from: BTreeMap<i32, i64>,
+    mut each: impl FnMut(Record) -> ControlFlow<()> + Send + 'static,
+) -> Result<BTreeMap<i32, i64>> {
+    let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
+    blocking(move || read_to_end(&bootstrap, &topic, &from, &mut each)).await
+}
+
+fn read_to_end(
+    bootstrap: &str,
+    topic: &str,
+    from: &BTreeMap<i32, i64>,
+    each: &mut dyn FnMut(Record) -> ControlFlow<()>,
+) -> Result<BTreeMap<i32, i64>> {
+    let consumer = consumer(bootstrap)?;
+    let bounds = watermarks(&consumer, topic)?;
+    let ends = bounds.iter().map(|(&p, &(_, end))| (p, end)).collect();
+    let bounds = bounds.into_iter().map(|(p, (begin, end))| {
+        let start = from.get(&p).copied().unwrap_or(begin).max(begin);
+        (p, (start, end))
+    });
+    read(&consumer, topic, &bounds.collect(), each)?;
+    Ok(ends)
 }
 
 /// Writes one record, acknowledged by every in-sync replica, and reads that very record back.

@@ -8,13 +8,11 @@ use anyhow::Result;
 use schema_registry_converter::async_impl::avro::AvroDecoder;
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id};
 use schema_registry_converter::schema_registry_common::SchemaType;
+use streamlab_records::text::{binary, plain, printable};
 use tokio::sync::Mutex;
 
 use super::kafka::Record;
 use super::{avro_text, schema_registry};
-
-/// Bytes of a binary value that are shown.
-const BINARY: usize = 256;
 
 /// Shows records; with a registry, what it has the schemas of.
 pub struct Shown {
@@ -101,40 +99,8 @@ impl Schemas {
     }
 }
 
-fn plain(bytes: &[u8]) -> String {
-    std::str::from_utf8(bytes)
-        .ok()
-        .filter(|text| !text.contains('\0'))
-        .map_or_else(|| binary(bytes), printable)
-}
-
-fn binary(bytes: &[u8]) -> String {
-    let shown = avro_text::hexadecimal(&bytes[..bytes.len().min(BINARY)]);
-    if bytes.len() > BINARY { format!("{shown}… ({} bytes)", bytes.len()) } else { shown }
-}
-
-/// Without what a terminal obeys, or what would change the order in which people read.
-fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if c.is_control()
-                || matches!(u32::from(c), 0x61c | 0x200e | 0x200f | 0x2028..=0x202e | 0x2066..=0x2069 | 0xfeff) =>
-            {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
     use rstest::rstest;
 
     use super::*;
@@ -183,13 +149,5 @@ mod tests {
         let mut with = record(Some(b"k"), Some(b"v"));
         with.headers = vec![("trace".to_owned(), Some(b"1\x1b".to_vec())), ("none".to_owned(), None)];
         assert_eq!(Shown::new(None).unwrap().line(&with).await, "k v [trace=1\\u001b] [none=(null)]");
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_that_is_shown_is_obeyed(bytes: Vec<u8>, text: String) {
-            let obeyed = |shown: &str| shown.chars().any(char::is_control);
-            prop_assert!(!obeyed(&plain(&bytes)) && !obeyed(&printable(&text)));
-        }
     }
 }

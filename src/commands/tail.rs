@@ -1,16 +1,20 @@
 //! `lab tail`: the records of a topic as they come, `partition@offset key value`, decoded through the registry.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{BufWriter, Write as _};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 
 use super::context::Context;
-use crate::clients::kafka;
+use crate::clients::kafka::{self, Record};
 use crate::clients::shown::Shown;
 use crate::signals::watch_signals;
+
+/// Records that are read but not printed yet, at most: a topic may be larger than the memory.
+const ROOM: usize = 1000;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -25,7 +29,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
-    let cancel = watch_signals();
+    let mut cancel = watch_signals();
     let endpoints = context.running().await?.endpoints();
     let bootstrap = endpoints.bootstrap();
     let shown = Shown::new(endpoints.registry_url().ok())?;
@@ -36,35 +40,53 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let bounds = kafka::offsets(&bootstrap, &args.topic).await?;
     let start =
         bounds.into_iter().map(|(p, (begin, end))| (p, if args.from_beginning { begin } else { end }));
-    follow(&bootstrap, &args, start.collect(), &shown, cancel).await
+    let (sender, records) = mpsc::channel(ROOM);
+    let reader = tokio::spawn(read_on(bootstrap, args.topic, start.collect(), sender));
+    let enough = tokio::select! {
+        enough = print(records, args.count, &shown) => enough,
+        _ = cancel.wait_for(|c| *c) => true,
+    };
+    // Nothing more comes where more was wanted: reading has failed, and says why.
+    if enough { Ok(()) } else { reader.await? }
 }
 
-async fn follow(
-    bootstrap: &str,
-    args: &Args,
+/// Reads the records that there are, and those that come; ends when nobody wants more.
+async fn read_on(
+    bootstrap: String,
+    topic: String,
     mut from: BTreeMap<i32, i64>,
-    shown: &Shown,
-    mut cancel: watch::Receiver<bool>,
+    sender: mpsc::Sender<Record>,
 ) -> Result<()> {
     let mut ticks = tokio::time::interval(Duration::from_millis(500));
-    let mut count = 0;
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            _ = cancel.wait_for(|c| *c) => return Ok(()),
+    while !sender.is_closed() {
+        ticks.tick().await;
+        let to = sender.clone();
+        let each = move |record| match to.blocking_send(record) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        };
+        from = kafka::each_record(&bootstrap, &topic, from, each).await?;
+    }
+    Ok(())
+}
+
+/// A line for each record. Whether it ended because it had enough: `count` are printed, or nobody reads them.
+async fn print(mut records: mpsc::Receiver<Record>, count: Option<u64>, shown: &Shown) -> bool {
+    let mut out = BufWriter::new(std::io::stdout());
+    let mut printed = 0;
+    while let Some(record) = records.recv().await {
+        let line = format!("{}@{} {}", record.partition, record.offset, shown.line(&record).await);
+        printed += 1;
+        let done = count == Some(printed);
+        let mut written = writeln!(out, "{line}");
+        // Whoever looks on sees what there is.
+        if done || records.is_empty() {
+            written = written.and_then(|()| out.flush());
         }
-        let (records, ends) = kafka::read_topic(bootstrap, &args.topic, from, Some).await?;
-        from = ends;
-        for record in records {
-            let line = format!("{}@{} {}", record.partition, record.offset, shown.line(&record).await);
-            // A closed pipe (`| head`) is the reader's wish, not a failure.
-            if writeln!(std::io::stdout(), "{line}").is_err() {
-                return Ok(());
-            }
-            count += 1;
-            if args.count == Some(count) {
-                return Ok(());
-            }
+        // A closed pipe (`| head`) is the reader's wish, not a failure.
+        if done || written.is_err() {
+            return true;
         }
     }
+    false
 }

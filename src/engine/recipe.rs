@@ -94,7 +94,7 @@ fn context_files(project: &Project, recipe: &Recipe, dir: &Path) -> Result<BTree
         for name in ["Cargo.toml", "Cargo.lock"] {
             files.insert(format!("source/{name}"), project.root.join(name));
         }
-        for folder in ["examples", "src", "tests"] {
+        for folder in ["examples", "records", "src", "tests"] {
             walk(&project.root.join(folder), &format!("source/{folder}"), &mut files)?;
         }
     }

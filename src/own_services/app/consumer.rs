@@ -183,7 +183,9 @@ fn read_as_member(bootstrap: &str, shared: &Arc<Shared>, stop: &watch::Receiver<
         .set("topic.metadata.refresh.interval.ms", "10000")
         .set("socket.connection.setup.timeout.ms", "3000")
         .set("reconnect.backoff.max.ms", "1000")
-        .set("fetch.wait.max.ms", "100")
+        // Twice a second is soon enough: an answer for each single record would cost each broker 10 a second.
+        .set("fetch.wait.max.ms", "500")
+        .set("fetch.min.bytes", "65536")
         // What goes wrong comes back from poll; the client's own log would only repeat it.
         .set("log_level", "0")
         // The memory of a catch-up.

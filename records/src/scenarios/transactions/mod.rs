@@ -6,21 +6,26 @@ pub mod valid;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use anyhow::Result;
 use apache_avro::types::Value as Avro;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use schema_registry_converter::async_impl::avro::AvroEncoder;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 pub use self::money::Cents;
 use super::{Format, Profile, Sequence};
+use crate::writer::{Ledger, Order, Writer};
 
 /// The Python producer: gzip, acks 1, linger 10 ms, batches of 1000 records.
 pub const PYTHON: Profile = Profile {
     name: "python",
     settings: &[("compression.type", "gzip"), ("linger.ms", "10"), ("batch.num.messages", "1000")],
 };
-/// The Java producer: snappy, acks 1, linger 3 ms, batches of 64 KB, partitioned as Kafka's own client does.
+/// The Java producer: snappy, acks 1, linger 3 ms, batches of 64 KB; partitioned, and requests held back, as Kafka's own client does.
 pub const JAVA: Profile = Profile {
     name: "java",
     settings: &[
@@ -28,6 +33,7 @@ pub const JAVA: Profile = Profile {
         ("linger.ms", "3"),
         ("batch.size", "65536"),
         ("partitioner", "murmur2_random"),
+        ("max.in.flight.requests.per.connection", "5"),
     ],
 };
 
@@ -180,6 +186,16 @@ impl Sequence for Transactions {
 
     fn add(totals: &mut Totals, record: &Transaction) {
         totals.add(record);
+    }
+
+    fn write(
+        self,
+        writer: Writer,
+        order: Order,
+        encoder: Option<AvroEncoder>,
+        stop: watch::Receiver<bool>,
+    ) -> JoinHandle<Result<Ledger<Totals>>> {
+        writer.carry_out(order, self, encoder, stop)
     }
 
     fn in_short(totals: &Totals) -> InShort {

@@ -1,10 +1,16 @@
 //! Seeded data sets, a folder each: record types, generator, producer settings, and the totals that must come out at the other
-//! end. Pure.
+//! end.
 
 pub mod transactions;
 
+use anyhow::Result;
 use apache_avro::types::Value as Avro;
+use schema_registry_converter::async_impl::avro::AvroEncoder;
 use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::writer::{Ledger, Order, Writer};
 
 /// How records are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -31,7 +37,7 @@ pub trait Sequence: Send + Sync + 'static {
     /// One record.
     type Record: Serialize + Send + Sync + 'static;
     /// What must come out for some records.
-    type Totals: Default + Serialize + Send;
+    type Totals: Default + Serialize + Send + 'static;
     /// The same for the terminal: without what is as long as the records.
     type InShort: Serialize;
 
@@ -50,6 +56,14 @@ pub trait Sequence: Send + Sync + 'static {
     fn avro(record: &Self::Record) -> Vec<(&'static str, Avro)>;
     /// Counts one more record.
     fn add(totals: &mut Self::Totals, record: &Self::Record);
+    /// Writes the records of an order: [`Writer::carry_out`], with this type in place.
+    fn write(
+        self,
+        writer: Writer,
+        order: Order,
+        encoder: Option<AvroEncoder>,
+        stop: watch::Receiver<bool>,
+    ) -> JoinHandle<Result<Ledger<Self::Totals>>>;
     /// Totals for the terminal.
     fn in_short(totals: &Self::Totals) -> Self::InShort;
 }
