@@ -8,6 +8,7 @@
 Environment: BOOTSTRAP_SERVERS  Kafka, host:port[,host:port...]
              CHECKPOINT_DIR     where the queries remember how far they are (default /mnt/spark-checkpoints)
              HEALTH_PORT        answers once each query has finished a batch
+             INSTANCE           of the lab, for advice (default: default)
 
 Memory, class path and the tuning for a small machine are in spark-defaults.conf, not here.
 """
@@ -29,6 +30,7 @@ from pyspark.sql import functions as F
 
 BOOTSTRAP_SERVERS = os.environ["BOOTSTRAP_SERVERS"]
 CHECKPOINT_DIR = os.environ.get("CHECKPOINT_DIR", "/mnt/spark-checkpoints")
+INSTANCE = os.environ.get("INSTANCE", "default")
 HEALTH_PORT = int(os.environ.get("HEALTH_PORT", "4042"))
 
 INPUT = "financial_transactions"
@@ -287,6 +289,7 @@ def main():
             f"{str(error).splitlines()[0]}\n"
             f"Records of {INPUT} are gone that were not read yet: retention has removed them, or the topic was made anew. "
             "They cannot be counted any more. To count anew from what is left: ./lab restart transaction-processor --fresh"
+            + ("" if INSTANCE == "default" else f" --instance {INSTANCE}")
         )
     finally:
         for query in queries:

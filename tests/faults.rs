@@ -141,6 +141,26 @@ async fn a_second_fault_is_refused_before_it_touches_anything_and_both_are_undon
 }
 
 #[tokio::test]
+async fn two_at_once_do_not_mix_and_down_takes_what_is_broken() {
+    let tiny = Tiny::up("fault-d", "2800").await;
+    let names = ["gamma-cut", "beta-paused"];
+    let at_once = names.map(|name| {
+        tiny.command(&["fault", name]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    });
+    let ended = at_once.map(|child| child.wait_with_output().unwrap());
+    let known = tiny.said(&["fault"]);
+    for (name, output) in names.iter().zip(&ended) {
+        let in_force = known.contains(&format!("{name}   (in force: ./lab fault undo --instance fault-d)"));
+        assert_eq!(output.status.success(), in_force, "{name}: {}\n{known}", text(output));
+        assert!(in_force || text(output).contains("another"), "{}", text(output));
+    }
+    assert!(ended.iter().any(|output| output.status.success()), "{known}");
+    tiny.said(&["down", "--volumes"]);
+    let left = Engine::connect().await.unwrap().instance("fault-d").await.unwrap();
+    assert!(left.is_down() && left.volumes.is_empty() && left.faults.is_empty(), "left behind: {left:#?}");
+}
+
+#[tokio::test]
 async fn a_fault_outlives_the_program_that_did_it() {
     let tiny = Tiny::up("fault-c", "2300").await;
     // Killed at once, and later and later: before, while and after the step's container is there.

@@ -362,6 +362,76 @@ async fn a_restart_that_cannot_be_done_leaves_the_service_as_it_is() {
     assert_nothing_is_left("tiny-file").await;
 }
 
+/// Gamma with the files that `setup monitoring` fills in; in a lab of these two and what gamma needs.
+const WITH_WRITER: &str = r#"
+[services.writer]
+about = "fills in the files of the monitoring"
+image = "streamlab"
+command = ["setup", "monitoring"]
+memory = "64m"
+ready = { kind = "completed" }
+files = { "FOLDER" = "/opt/streamlab/monitoring" }
+volumes = [
+  { name = "monitoring", path = "/etc/streamlab/monitoring", shared = true },
+  { name = "alerting", path = "/etc/streamlab/alerting", shared = true },
+]
+environment = { TARGETS = "[]", PROBES = "[]", INSTANCE = "{instance}", ALERTMANAGER = "a", BLACKBOX_EXPORTER = "b", PROMETHEUS_URL = "http://p", RUNBOOKS = "r", KAFKA = "k", KAFKA_NODE = "k", MAIL_SINK = "m", DEFAULT_SLACK_URL = "http://s/" }
+"#;
+
+#[tokio::test]
+async fn a_restart_takes_edited_files_and_none_that_would_be_refused() {
+    engine_with(&["base"]).await;
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let monitoring = support::root().join("monitoring");
+    let copied = Command::new("cp").args(["-a", monitoring.to_str().unwrap()]).arg(folder.path()).status();
+    assert!(copied.unwrap().success());
+    // mktemp's 0700: containers read it as another user.
+    assert!(Command::new("chmod").args(["-R", "a+rX"]).arg(folder.path()).status().unwrap().success());
+    let relative = folder.path().strip_prefix(support::root()).unwrap().join("monitoring");
+    let tiny = std::fs::read_to_string(support::root().join(TINY)).unwrap();
+    let reads = "volumes = [{ name = \"monitoring\", path = \"/etc/streamlab/monitoring\", shared = true }]";
+    let tiny = tiny
+        .replace("services = [\"alpha\", \"beta\", \"gamma\"]", "services = [\"writer\", \"alpha\", \"beta\", \"gamma\"]")
+        .replace("needs = [\"beta\"]\nready = { kind = \"http\", port = \"web\", path = \"/\", contains", &format!("needs = [\"beta\", \"writer\"]\n{reads}\nready = {{ kind = \"http\", port = \"web\", path = \"/\", contains"));
+    let definition = folder.path().join("lab.toml");
+    std::fs::write(&definition, tiny + &WITH_WRITER.replace("FOLDER", relative.to_str().unwrap())).unwrap();
+    let definition = definition.to_str().unwrap();
+    let restart = || run(&["--file", definition, "--instance", "tiny-writer", "restart", "gamma"]);
+    let read = |name: &str| {
+        let path = format!("/etc/streamlab/monitoring/{name}");
+        text(&Command::new("docker").args(["exec", "tiny-writer-gamma", "cat", &path]).output().unwrap())
+    };
+
+    let started = up(definition, "tiny-writer", "2900", &[]).wait_with_output().unwrap();
+    assert!(started.status.success(), "{}", text(&started));
+    let id = || {
+        let asked = ["inspect", "--format", "{{.Id}}", "tiny-writer-gamma"];
+        text(&Command::new("docker").args(asked).output().unwrap())
+    };
+    let before = id();
+    let rules = folder.path().join("monitoring/prometheus/rules/kafka.yml");
+    let good = std::fs::read_to_string(&rules).unwrap();
+    std::fs::write(&rules, good.replacen("sum by (topic)", "sum by topic", 1)).unwrap();
+    let refused = restart();
+    let after = id();
+    std::fs::write(&rules, good).unwrap();
+    let configuration = folder.path().join("monitoring/prometheus/prometheus.yml");
+    let text_before = std::fs::read_to_string(&configuration).unwrap();
+    std::fs::write(&configuration, text_before.replace("scrape_interval: 5s", "scrape_interval: 7s"))
+        .unwrap();
+    let taken = restart();
+    let found = read("prometheus.yml");
+    let down = run(&["--file", definition, "--instance", "tiny-writer", "down", "--volumes"]);
+
+    let said = text(&refused);
+    assert!(!refused.status.success() && said.contains("rules/kafka.yml: line 7: no PromQL"), "{said}");
+    assert!(before.len() > 60 && before == after, "the service was not left as it was");
+    assert!(taken.status.success() && found.contains("scrape_interval: 7s"), "{}\n{found}", text(&taken));
+    assert!(found.contains("option: \" --instance tiny-writer\""), "{found}");
+    assert!(down.status.success(), "{}", text(&down));
+    assert_nothing_is_left("tiny-writer").await;
+}
+
 #[tokio::test]
 async fn doctor_looks_where_another_instance_would_be() {
     engine_with(&["base"]).await;

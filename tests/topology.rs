@@ -111,7 +111,7 @@ fn what_does_not_run_with_local_images() {
     "apu"
 )]
 #[case::after_nobody(
-    "after_targets = true",
+    "after_probes = true",
     "after = [\"nobody\"]",
     "no role, service or group named \"nobody\"",
     "nobody"

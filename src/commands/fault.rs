@@ -14,7 +14,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
-    let Some(name) = args.name else { return list(&context.running().await?) };
+    let Some(name) = args.name else { return list(context, &context.running().await?) };
     let mut cancel = watch_signals();
     let _lock = InstanceLock::take(&context.instance)?;
     let running = context.running().await?;
@@ -53,11 +53,16 @@ async fn change(context: &Context, running: &Session, name: &str) -> Result<()> 
     Ok(())
 }
 
-fn list(running: &Session) -> Result<()> {
+fn list(context: &Context, running: &Session) -> Result<()> {
     for fault in running.project.file.faults_of(&running.plan.lab) {
         let name = fault.name.get_ref();
         let broken = running.state.faults.contains(name);
-        say!("{name}{}", if broken { "   (in force: ./lab fault undo)" } else { "" });
+        let broken = if broken {
+            format!("   (in force: ./lab fault undo{})", context.option())
+        } else {
+            String::new()
+        };
+        say!("{name}{broken}");
         say!("  {}", fault.about);
         let alerts = raised(running, fault);
         if !alerts.is_empty() {

@@ -16,7 +16,7 @@ use crate::engine::{
 };
 use crate::project::Project;
 use crate::signals::{Interrupted, watch_signals};
-use crate::topology::{Endpoints, Instance, Plan, Source};
+use crate::topology::{Endpoints, Instance, Plan, Source, instance_option};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -140,8 +140,9 @@ async fn bring_up(
         );
         engine.remove_instance(instance, false).await?;
     } else if !state.volumes.is_empty() {
+        let option = instance_option(instance);
         say!(
-            "data of an earlier run is there, and the lab goes on from it (./lab reset starts from nothing)"
+            "data of an earlier run is there, and the lab goes on from it (./lab reset{option} starts from nothing)"
         );
     }
     let offset = match args.port_offset {

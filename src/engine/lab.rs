@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Engine, Event, InstanceLock, Session, SourceChoice, StartEvent, free_offset, prepare, start};
 use crate::project::Project;
-use crate::topology::{Endpoints, Instance, Plan};
+use crate::topology::{Endpoints, Instance, Plan, instance_option};
 
 /// Names a running instance to attach to, for which nothing is started or removed.
 const ATTACH: &str = "LAB_ATTACH";
@@ -87,14 +87,15 @@ impl Drop for Lab {
     fn drop(&mut self) {
         let Some(own) = self.own.take() else { return };
         // A runtime of its own: this one may be ending, and may not be waited on from within.
+        let again = format!("./lab down --volumes{}", instance_option(&own.instance));
         let removing = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(own.engine.remove_instance(&own.instance, true))
         });
         match removing.join() {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => eprintln!("the lab could not be removed: {error:#}\n  ./lab down --volumes"),
-            Err(_) => eprintln!("the lab could not be removed\n  ./lab down --volumes"),
+            Ok(Err(error)) => eprintln!("the lab could not be removed: {error:#}\n  {again}"),
+            Err(_) => eprintln!("the lab could not be removed\n  {again}"),
         }
     }
 }

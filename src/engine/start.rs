@@ -85,7 +85,10 @@ impl Engine {
                 match undone.and(volumes) {
                     Ok(_) => Err(error),
                     Err(left) => {
-                        bail!("{error:#}\n  It could not be undone wholly ({left:#}): run ./lab down.")
+                        bail!(
+                            "{error:#}\n  It could not be undone wholly ({left:#}): run ./lab down{}",
+                            plan.instance.option()
+                        )
                     }
                 }
             }
@@ -155,8 +158,8 @@ impl Engine {
         .await?
     }
 
-    /// Starts one service of a running instance anew, in a new container, and waits until it is ready. With `fresh`
-    /// its data goes first, and every service that shares that data is started anew as well. Gives their names.
+    /// Starts one service of a running instance anew, in a new container, and waits until it is ready; what writes files for it runs
+    /// again first. With `fresh` its data goes first, and every service that shares that data is started anew as well. Gives their names.
     ///
     /// # Errors
     /// One cannot be started, or does not become ready.
@@ -185,6 +188,15 @@ impl Engine {
         files_are_open(&project.root, plan)?;
         for service in &affected {
             mounts(&project.root, service, resolved)?;
+        }
+        // What writes its files does so again, while the old container still runs: a file that is refused changes nothing.
+        let writers = if fresh { Vec::new() } else { plan.writers_for(service) };
+        for service in &writers {
+            if let Some(container) = state.of(&service.name) {
+                self.remove_container(container).await?;
+            }
+            std::mem::forget(self.start_service(&project.root, plan, service, resolved).await?);
+            self.until_ready(plan, service).await?;
         }
         for container in affected.iter().filter_map(|s| state.of(&s.name)) {
             self.remove_container(container).await?;

@@ -1,6 +1,7 @@
 //! What containers of the own image run: set-up steps, long-running services, a service for tests. None of it is for people at a
 //! keyboard, whose commands are in [`crate::commands`].
 
+mod monitoring_files;
 mod serve;
 mod setup;
 mod setup_monitoring;

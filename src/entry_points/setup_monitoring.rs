@@ -1,14 +1,19 @@
-//! `streamlab setup monitoring`: fills in the files of products that cannot read the environment, and writes what they find
-//! their targets by.
+//! `streamlab setup monitoring`: fills in the files of products that cannot read the environment, writes what they find their
+//! targets by, and refuses what they would refuse.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 
+use super::monitoring_files::{Kind, check};
+use crate::topology::instance_option;
+
 /// Files that are filled in, by their place in the source; each keeps its name.
 const PROMETHEUS: &str = "prometheus/prometheus.yml";
 const ALERTMANAGER: &str = "alertmanager/alertmanager.yml";
+/// Prometheus' rules: it reads them where they are, and they are looked at only.
+const RULES: &str = "prometheus/rules";
 /// Files that are written from a variable: lists of targets in the form of Prometheus's file_sd.
 const LISTS: [(&str, &str); 2] = [("targets.json", "TARGETS"), ("probes.json", "PROBES")];
 /// A webhook of the user's own, within the source.
@@ -30,15 +35,26 @@ pub(crate) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let variable = |name: &str| std::env::var(name).ok();
+    let variable = |name: &str| match name {
+        // For the commands that alerts advise.
+        "OPTION" => std::env::var("INSTANCE").ok().map(|instance| instance_option(&instance)),
+        _ => std::env::var(name).ok(),
+    };
     // Everything is looked at before anything is written.
     let mut files = Vec::new();
-    for (folder, source) in [(&args.to, PROMETHEUS), (&args.alerting, ALERTMANAGER)] {
+    for (folder, source, kind) in
+        [(&args.to, PROMETHEUS, Kind::Prometheus), (&args.alerting, ALERTMANAGER, Kind::Alertmanager)]
+    {
         let path = args.from.join(source);
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let name = source.rsplit('/').next().unwrap_or(source);
         let filled = fill(&text, variable).map_err(|why| anyhow!("{}: {why}", path.display()))?;
+        check(kind, &filled).map_err(|why| anyhow!("{}: {why}", path.display()))?;
         files.push((folder, name, filled, path.display().to_string()));
+    }
+    for path in rules(&args.from.join(RULES))? {
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        check(Kind::Rules, &text).map_err(|why| anyhow!("{}: {why}", path.display()))?;
     }
     for (name, source) in LISTS {
         let list = variable(source).with_context(|| format!("the variable {source} is missing"))?;
@@ -53,6 +69,15 @@ pub(super) fn run(args: &Args) -> Result<()> {
         println!("{}: from {source}", folder.join(name).display());
     }
     Ok(())
+}
+
+/// The files that Prometheus would read as rules, in the order of their names.
+fn rules(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let mut paths = entries.map(|e| Ok(e?.path())).collect::<Result<Vec<_>>>()?;
+    paths.retain(|path| path.extension().is_some_and(|e| e == "yml"));
+    paths.sort();
+    Ok(paths)
 }
 
 /// Puts in the value of each `${NAME}` (upper-case letters, digits, `_`). `$$` stays, and what follows it is no name: in

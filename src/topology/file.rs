@@ -214,9 +214,9 @@ pub struct ServiceSpec {
     /// Roles, services or groups that are ready before this one starts, where the lab has them.
     #[serde(default)]
     pub after: Vec<Spanned<String>>,
-    /// It starts after every service that Prometheus reads or asks, except those that wait for it themselves.
+    /// It starts after every service with a probe, except those that wait for it themselves.
     #[serde(default)]
-    pub after_targets: bool,
+    pub after_probes: bool,
     /// Roles, services or groups that the lab must have. They may start later: this one waits for them by itself.
     #[serde(default)]
     pub beside: Vec<Spanned<String>>,

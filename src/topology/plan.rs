@@ -245,6 +245,14 @@ impl Plan {
         }
     }
 
+    /// Services that only run and end, and have written files of a service into a volume that both have: those it waits for.
+    pub fn writers_for(&self, service: &Service) -> Vec<&Service> {
+        let ended = service.waits_for.iter().filter(|w| w.completes).filter_map(|w| self.service(&w.service));
+        ended
+            .filter(|w| w.volumes.iter().any(|v| service.volumes.iter().any(|own| own.name == v.name)))
+            .collect()
+    }
+
     /// Every host port, with the service that owns it.
     pub fn host_ports(&self) -> impl Iterator<Item = (u16, &Service, &Port)> {
         self.services.iter().flat_map(|s| s.ports.iter().filter_map(move |p| Some((p.host?, s, p))))

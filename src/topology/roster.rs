@@ -82,10 +82,10 @@ impl<'a> Roster<'a> {
         for name in spec.needs.iter().chain(&spec.after).chain(&spec.upstream_needs) {
             self.meant(name.get_ref()).into_iter().for_each(&mut add);
         }
-        if spec.after_targets {
-            let watched = |e: &&Entry<'a>| !e.spec.metrics.is_empty() || e.spec.probe.is_some();
+        if spec.after_probes {
+            let asked = |e: &&Entry<'a>| e.spec.probe.is_some();
             let waits = |e: &&Entry<'a>| e.name == entry.name || self.stands_behind(e, entry.name);
-            self.entries.iter().filter(watched).filter(|e| !waits(e)).for_each(&mut add);
+            self.entries.iter().filter(asked).filter(|e| !waits(e)).for_each(&mut add);
         }
         found
     }
