@@ -3,13 +3,15 @@
 use anyhow::{Context, Result};
 use futures::StreamExt;
 use testcontainers::bollard::container::LogOutput;
+use testcontainers::bollard::errors::Error;
 use testcontainers::bollard::exec::StartExecResults;
-use testcontainers::bollard::models::ExecConfig;
+use testcontainers::bollard::models::{ContainerInspectResponse, ExecConfig};
 use testcontainers::bollard::query_parameters::{
     InspectContainerOptions, KillContainerOptions, StartContainerOptions, StopContainerOptionsBuilder,
 };
 
 use super::Engine;
+use super::docker::past_podmans_states;
 
 /// What a command inside a container gave.
 #[derive(Debug, Clone)]
@@ -106,10 +108,19 @@ impl Engine {
     /// # Errors
     /// The container is not there, or has no address in it.
     pub async fn address(&self, container: &str, network: &str) -> Result<String> {
-        let found = self.docker.inspect_container(container, None::<InspectContainerOptions>).await?;
+        let found = self.look_at(container).await?;
         let networks = found.network_settings.and_then(|n| n.networks).unwrap_or_default();
         let address = networks.get(network).and_then(|n| n.ip_address.clone()).filter(|a| !a.is_empty());
         address.with_context(|| format!("{container} has no address in {network}"))
+    }
+
+    /// What the engine says of a container.
+    ///
+    /// # Errors
+    /// The container is not there, or the engine does not answer.
+    pub(super) async fn look_at(&self, container: &str) -> Result<ContainerInspectResponse, Error> {
+        past_podmans_states(|| self.docker.inspect_container(container, None::<InspectContainerOptions>))
+            .await
     }
 
     /// What the engine says of a container, as JSON.
@@ -117,7 +128,7 @@ impl Engine {
     /// # Errors
     /// The container is not there, or the engine does not answer.
     pub async fn inspect(&self, container: &str) -> Result<serde_json::Value> {
-        let found = self.docker.inspect_container(container, None::<InspectContainerOptions>).await?;
+        let found = self.look_at(container).await?;
         Ok(serde_json::to_value(found)?)
     }
 }

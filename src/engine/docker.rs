@@ -1,11 +1,14 @@
 //! The connection to the engine, and what stands in its way in one line with its fix.
 
 use std::path::Path;
+use std::time::Duration;
 
 use testcontainers::bollard::Docker;
+use testcontainers::bollard::errors::Error;
 use testcontainers::bollard::models::{SystemInfo, SystemVersionComponents};
 
 use super::host::{ContextEngine, engine_of_context};
+use crate::probes::{Answer, eventually};
 
 /// Oldest engine API that the lab was run against (Docker 20.10).
 const OLDEST_API: (u32, u32) = (1, 41);
@@ -37,6 +40,30 @@ impl std::fmt::Display for Product {
             Self::Docker => "Docker",
             Self::Podman => "Podman",
         })
+    }
+}
+
+/// Asks about containers until the answer can be read. Podman has states more than Docker's API names, `stopping` and `stopped`, for
+/// containers that are on their way to an end: as long as one is in them, the client cannot read what it says.
+///
+/// # Errors
+/// As the question; after 30 seconds also that the answer cannot be read.
+pub(super) async fn past_podmans_states<T, F>(ask: impl Fn() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let (within, every) = (Duration::from_secs(30), Duration::from_millis(100));
+    let answer = eventually("the state of a container", within, every, || async {
+        Ok(match ask().await {
+            Err(error) if error.to_string().contains("unknown variant `stop") => {
+                Answer::NotYet(error.to_string())
+            }
+            other => Answer::Is(other),
+        })
+    });
+    match answer.await {
+        Ok(found) => found,
+        Err(_) => ask().await,
     }
 }
 

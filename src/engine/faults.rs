@@ -9,8 +9,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use futures::TryStreamExt;
 use testcontainers::bollard::models::{ContainerCreateBody, HostConfig};
 use testcontainers::bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, InspectNetworkOptions,
-    RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
+    CreateContainerOptionsBuilder, InspectNetworkOptions, RemoveContainerOptionsBuilder,
+    StartContainerOptions, WaitContainerOptions,
 };
 
 use super::{Engine, FAULT_LABEL, INSTANCE_LABEL, InstanceState};
@@ -169,8 +169,7 @@ impl Breakable<'_> {
 
     async fn undo_step(&self, step: &Step, service: &Service) -> Result<()> {
         let container = &service.container;
-        let found = self.engine.docker.inspect_container(container, None::<InspectContainerOptions>).await;
-        let found = found.with_context(|| {
+        let found = self.engine.look_at(container).await.with_context(|| {
             format!(
                 "its container is not there; ./lab restart {}{}, then undo again",
                 service.name,
@@ -196,8 +195,7 @@ impl Breakable<'_> {
     async fn crash(&self, service: &Service) -> Result<()> {
         let container = &service.container;
         let started = async || {
-            let found =
-                self.engine.docker.inspect_container(container, None::<InspectContainerOptions>).await?;
+            let found = self.engine.look_at(container).await?;
             anyhow::Ok(found.state.unwrap_or_default().started_at)
         };
         let before = started().await?;
@@ -269,10 +267,8 @@ impl Breakable<'_> {
         let own = self.plan.services.iter().filter(|s| s.image == OWN_IMAGE);
         let mut image = None;
         for service in own {
-            let found =
-                self.engine.docker.inspect_container(&service.container, None::<InspectContainerOptions>);
             // Set-up containers have ended: `docker container prune` may have removed them.
-            if let Ok(found) = found.await {
+            if let Ok(found) = self.engine.look_at(&service.container).await {
                 image = found.image;
                 break;
             }

@@ -11,6 +11,7 @@ use testcontainers::bollard::query_parameters::{
     ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
 };
 
+use super::docker::past_podmans_states;
 use super::{
     DEFINITION_LABEL, Engine, FAULT_LABEL, GRACE_LABEL, INSTANCE_LABEL, LAB_LABEL, OFFSET_LABEL,
     SERVICE_LABEL, SOURCE_LABEL, STOPS_LAST_LABEL,
@@ -193,19 +194,11 @@ impl Engine {
         Ok(state)
     }
 
-    /// Podman has states more than Docker's API names, `stopping` and `stopped`, for containers that are on their way to an end: as long as
-    /// one is in them, the list cannot be read.
-    async fn containers(&self, options: ListContainersOptions) -> Result<Vec<ContainerSummary>> {
-        let found = eventually("the list of containers", LEAVES_WITHIN, LEAVES_EVERY, || async {
-            Ok(match self.docker.list_containers(Some(options.clone())).await {
-                Ok(found) => Answer::Is(found),
-                Err(error) if error.to_string().contains("unknown variant `stop") => {
-                    Answer::NotYet(error.to_string())
-                }
-                Err(error) => Answer::Never(error.into()),
-            })
-        });
-        Ok(found.await?)
+    async fn containers(
+        &self,
+        options: ListContainersOptions,
+    ) -> Result<Vec<ContainerSummary>, BollardError> {
+        past_podmans_states(|| self.docker.list_containers(Some(options.clone()))).await
     }
 
     /// Names of the running containers on a network, whoever started them.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use testcontainers::bollard::models::ContainerSummary;
-use testcontainers::bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
+use testcontainers::bollard::query_parameters::ListContainersOptions;
 use tokio::net::TcpSocket;
 
 use super::Engine;
@@ -140,7 +140,7 @@ impl Engine {
 
     /// The host ports that a container is published on when it runs.
     pub(super) async fn ports_of(&self, container: &str) -> Result<Vec<WantedPort>> {
-        let found = self.docker.inspect_container(container, None::<InspectContainerOptions>).await?;
+        let found = self.look_at(container).await?;
         let bindings = found.host_config.and_then(|c| c.port_bindings).unwrap_or_default();
         let ports = bindings.into_values().flatten().flatten().filter_map(|b| b.host_port?.parse().ok());
         Ok(ports.map(|port| (port, container.to_owned())).collect())

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use testcontainers::bollard::models::ContainerState;
-use testcontainers::bollard::query_parameters::InspectContainerOptions;
 
 use super::Engine;
 use crate::clients::{kafka, spark};
@@ -45,8 +44,7 @@ impl Engine {
     /// An answer, if the container has ended: success for one that only had to run, otherwise never. `restarts`: how often the
     /// engine had started it again when it was looked at first; once more, and it has ended too.
     async fn ended(&self, service: &Service, restarts: &OnceLock<i64>) -> Result<Option<Answer<()>>> {
-        let found =
-            self.docker.inspect_container(&service.container, None::<InspectContainerOptions>).await?;
+        let found = self.look_at(&service.container).await?;
         let state = found.state.context("no state")?;
         let again = found.restart_count.unwrap_or_default();
         if again > *restarts.get_or_init(|| again) {
@@ -69,8 +67,7 @@ impl Engine {
     async fn next_end(&self, service: &Service) -> Option<ContainerState> {
         let every = Duration::from_millis(50);
         let ended = eventually("its next end", Duration::from_secs(10), every, || async {
-            let found = self.docker.inspect_container(&service.container, None::<InspectContainerOptions>);
-            let state = found.await?.state.context("no state")?;
+            let state = self.look_at(&service.container).await?.state.context("no state")?;
             let runs = state.running == Some(true) && state.restarting != Some(true);
             Ok(if runs { Answer::NotYet("it runs".to_owned()) } else { Answer::Is(state) })
         });
@@ -80,8 +77,7 @@ impl Engine {
     /// What there is to say of a service that died by itself: how it ended and its last line, or how often the engine has started
     /// it again. None where all is well.
     pub async fn death(&self, service: &Service) -> Option<String> {
-        let found = self.docker.inspect_container(&service.container, None::<InspectContainerOptions>).await;
-        let found = found.ok()?;
+        let found = self.look_at(&service.container).await.ok()?;
         let state = found.state?;
         if state.running == Some(true) {
             let again = found.restart_count.filter(|n| *n > 0)?;

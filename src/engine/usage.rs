@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use futures::StreamExt;
-use testcontainers::bollard::query_parameters::{InspectContainerOptions, StatsOptionsBuilder};
+use testcontainers::bollard::query_parameters::StatsOptionsBuilder;
 
 use super::Engine;
 use crate::probes::Usage;
@@ -22,7 +22,7 @@ impl Engine {
             details.get("inactive_file").or(details.get("total_inactive_file")).copied().unwrap_or_default();
         let cpu = stats.cpu_stats.and_then(|c| c.cpu_usage).and_then(|u| u.total_usage).unwrap_or_default();
         let networks = stats.networks.unwrap_or_default();
-        let found = self.docker.inspect_container(container, None::<InspectContainerOptions>).await?;
+        let found = self.look_at(container).await?;
         #[allow(clippy::cast_precision_loss)]
         Ok(Usage {
             memory: memory.usage.unwrap_or_default().saturating_sub(cache),
