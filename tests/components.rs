@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,6 +133,14 @@ async fn records_of_every_codec_are_read(#[case] codec: &str) {
     let (records, _) = kafka::read_topic(&bootstrap, "packed", BTreeMap::new(), Some).await.unwrap();
     assert_eq!(records.len(), 20);
     assert!(records.iter().all(|r| r.bytes() == value.as_bytes()));
+    // Whoever has enough is given no more, and nothing is read first that nobody wants.
+    let (sender, given) = std::sync::mpsc::channel();
+    let each = move |record: kafka::Record| {
+        sender.send(record.offset).unwrap();
+        if record.offset == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let ends = kafka::each_record(&bootstrap, "packed", BTreeMap::new(), each).await.unwrap();
+    assert_eq!((given.iter().collect::<Vec<_>>(), ends[&0]), (vec![0, 1, 2], 20));
 }
 
 /// Commits offset 4 of partition 1 in a group's name.

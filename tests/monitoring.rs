@@ -1,5 +1,5 @@
 //! The files of the monitoring, by the real promtool and amtool: they parse, the rules do what their unit tests say, and
-//! lab.toml, rules, runbooks and dashboards name the same alerts. Planted mistakes are refused by name.
+//! lab.toml, rules, runbooks and dashboards name the same alerts. Planted mistakes are refused by name. And the e-mail sink bears a flood.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod support;
@@ -7,11 +7,21 @@ mod support;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use rstest::rstest;
+use streamlab::clients;
 use streamlab::dashboards::{FOLDER, dashboards, parse};
 use streamlab::engine::recipe_images;
+use streamlab::probes::{Answer, eventually};
+use streamlab::topology::Instance;
+use support::service::PATIENCE;
 use support::{engine_with, root, run, text};
+use testcontainers::bollard::models::HostConfig;
+use testcontainers::core::IntoContainerPort as _;
+use testcontainers::runners::AsyncRunner as _;
+use testcontainers::{GenericImage, ImageExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
 /// Runs a tool of an image on a folder, mounted at /files.
 async fn tool(recipe: &str, folder: &Path, script: &str) -> Output {
@@ -286,4 +296,65 @@ async fn of_hundreds_of_alerts_a_message_shows_the_first_twenty(#[case] form: &s
             said.contains("Silence: http://runbooks\n") || said.contains("\"http://runbooks\">Silence");
         assert_eq!(silence, form != "slack", "{said}");
     }
+}
+
+/// Mails of a flood, and bytes of each: alerts of a bad night are a few hundred, of a few kilobytes.
+const MAILS: usize = 2000;
+const MAIL: usize = 8_000;
+
+#[tokio::test]
+async fn the_mail_sink_bears_a_flood() {
+    let (project, engine) = engine_with(&["mail-sink"]).await;
+    let images = recipe_images(&project, &engine.arch).unwrap();
+    let image = images.into_iter().find(|i| i.name == "mail-sink").unwrap().reference;
+    let (name, tag) = image.rsplit_once(':').unwrap();
+    let plan = project.file.plan("transactions", Instance::documented()).unwrap();
+    let sink = plan.service("mail-sink").unwrap();
+    // With the memory that it has in the lab.
+    let memory = i64::try_from(sink.memory).unwrap();
+    let limited = move |host: &mut HostConfig| {
+        host.memory = Some(memory);
+        host.memory_swap = Some(memory);
+    };
+    let container = GenericImage::new(name, tag)
+        .with_exposed_port(1025.tcp())
+        .with_exposed_port(8025.tcp())
+        .with_host_config_modifier(limited)
+        .start()
+        .await
+        .unwrap();
+    let smtp = container.get_host_port_ipv4(1025).await.unwrap();
+    let ui = container.get_host_port_ipv4(8025).await.unwrap();
+    let page = format!("http://127.0.0.1:{ui}/api/v2/messages?limit=1");
+    let total = || async {
+        let answer: serde_json::Value = clients::http().get(&page).send().await?.json().await?;
+        Ok(answer["total"].as_u64().map_or_else(|| Answer::NotYet(answer.to_string()), Answer::Is))
+    };
+    eventually("its page", PATIENCE, Duration::from_millis(100), total).await.unwrap();
+    let senders = (0..4).map(|_| tokio::spawn(send_mails(smtp, MAILS / 4)));
+    for sender in futures::future::join_all(senders).await {
+        sender.unwrap().unwrap();
+    }
+    assert_eq!(
+        eventually("its page", PATIENCE, Duration::from_millis(100), total).await.unwrap(),
+        MAILS as u64
+    );
+}
+
+/// Sends mails one after the other, and hears that each is taken.
+async fn send_mails(port: u16, count: usize) -> std::io::Result<()> {
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+    let mut stream = tokio::io::BufStream::new(stream);
+    let body = "every word of it\r\n".repeat(MAIL / 18);
+    let mail = format!("Subject: alert\r\n\r\n{body}.\r\n");
+    let talk = ["MAIL FROM:<a@lab>\r\n", "RCPT TO:<b@lab>\r\n", "DATA\r\n", &mail];
+    let hello = ["", "HELO lab\r\n"];
+    for said in hello.into_iter().chain(std::iter::repeat_n(talk, count).flatten()) {
+        stream.write_all(said.as_bytes()).await?;
+        stream.flush().await?;
+        let mut answer = String::new();
+        stream.read_line(&mut answer).await?;
+        assert!(answer.starts_with('2') || answer.starts_with('3'), "{answer}");
+    }
+    Ok(())
 }
