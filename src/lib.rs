@@ -4,7 +4,7 @@
 //!
 //! Rooms, in the direction of their dependencies: [`commands`] and the container entry points → [`engine`] → [`clients`],
 //! [`probes`]; [`own_services`] → [`clients`], [`probes`]; [`bundle`] → [`lock`] and plain HTTP of [`clients`]. Every room may
-//! use the pure ones, which do no I/O: [`topology`], [`scenarios`], [`lock`], [`render`]. [`project`] and [`dashboards`] read the
+//! use the pure ones, which do no I/O: [`topology`], [`lock`], [`render`]. [`project`] and [`dashboards`] read the
 //! checkout's files.
 
 /// `println!` that a reader may leave (`| head -1`): a closed pipe is no failure, and nothing panics.

@@ -143,6 +143,20 @@ fn a_variable_that_nobody_sets_is_named(
     assert!(text(&output).contains(file), "{}", text(&output));
 }
 
+#[test]
+fn advice_names_the_instance() {
+    for file in std::fs::read_dir(root().join("monitoring/prometheus/rules")).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for command in text.split('`').skip(1).step_by(2).filter(|c| c.starts_with("./lab ")) {
+            // Images are no instance's.
+            let named =
+                command.ends_with("{{ $externalLabels.option }}") || command.starts_with("./lab images");
+            assert!(named, "{}: {command}", path.display());
+        }
+    }
+}
+
 /// Names after `- alert:` in the rules.
 fn ruled() -> BTreeSet<String> {
     let folder = std::fs::read_dir(root().join("monitoring/prometheus/rules")).unwrap();
@@ -331,8 +345,11 @@ async fn the_mail_sink_bears_a_flood() {
         Ok(answer["total"].as_u64().map_or_else(|| Answer::NotYet(answer.to_string()), Answer::Is))
     };
     eventually("its page", PATIENCE, Duration::from_millis(100), total).await.unwrap();
+    let taken = || async { send_mails(smtp, 0).await.map(Answer::Is) };
+    eventually("its greeting", PATIENCE, Duration::from_millis(100), taken).await.unwrap();
     let senders = (0..4).map(|_| tokio::spawn(send_mails(smtp, MAILS / 4)));
-    for sender in futures::future::join_all(senders).await {
+    let sent = tokio::time::timeout(PATIENCE, futures::future::join_all(senders)).await;
+    for sender in sent.expect("the mails are taken") {
         sender.unwrap().unwrap();
     }
     assert_eq!(
@@ -342,7 +359,7 @@ async fn the_mail_sink_bears_a_flood() {
 }
 
 /// Sends mails one after the other, and hears that each is taken.
-async fn send_mails(port: u16, count: usize) -> std::io::Result<()> {
+async fn send_mails(port: u16, count: usize) -> anyhow::Result<()> {
     let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
     let mut stream = tokio::io::BufStream::new(stream);
     let body = "every word of it\r\n".repeat(MAIL / 18);
@@ -354,7 +371,7 @@ async fn send_mails(port: u16, count: usize) -> std::io::Result<()> {
         stream.flush().await?;
         let mut answer = String::new();
         stream.read_line(&mut answer).await?;
-        assert!(answer.starts_with('2') || answer.starts_with('3'), "{answer}");
+        anyhow::ensure!(answer.starts_with('2') || answer.starts_with('3'), "answer {answer:?}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The producer of every scenario: writes a sequence's records as JSON or Avro, with a ledger of every acknowledged one. It
+//! The writer of every scenario: it writes a sequence's records as JSON or Avro, with a ledger of every acknowledged one. It
 //! knows no scenario.
 
 use std::collections::BTreeMap;

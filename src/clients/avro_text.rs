@@ -147,7 +147,6 @@ fn quoted(out: &mut String, text: &str) {
     out.push_str(&serde_json::Value::from(text).to_string());
 }
 
-/// `0x00ff`.
 fn date(days: i32) -> String {
     let epoch = Date::from_calendar_date(1970, Month::January, 1).unwrap_or(Date::MIN);
     let found = epoch.checked_add(Duration::days(days.into()));

@@ -69,8 +69,9 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     load(&engine, bundle.manifest.images.clone(), move |digest| blobs.blob(digest)).await?;
     if !engine.instance(&context.instance).await?.is_down() {
         say!(
-            "note: instance {} is up. It goes on as it is; to run the one from this bundle, stop it first: ./lab down",
-            context.instance
+            "note: instance {} is up. It goes on as it is; to run the one from this bundle, stop it first: ./lab down{}",
+            context.instance,
+            context.option()
         );
     }
     say!("next: cd '{}' && {}", into.display(), next_step(&bundle.manifest));

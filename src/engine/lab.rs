@@ -86,8 +86,8 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         let Some(own) = self.own.take() else { return };
-        // A runtime of its own: this one may be ending, and may not be waited on from within.
         let again = format!("./lab down --volumes{}", instance_option(&own.instance));
+        // A runtime of its own: this one may be ending, and may not be waited on from within.
         let removing = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(own.engine.remove_instance(&own.instance, true))

@@ -14,6 +14,7 @@ mod instance;
 mod lab;
 mod lock;
 mod logs;
+mod once;
 mod ports;
 mod pull;
 mod ready;

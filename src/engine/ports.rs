@@ -15,6 +15,7 @@ use testcontainers::bollard::query_parameters::ListContainersOptions;
 use tokio::net::TcpSocket;
 
 use super::Engine;
+use super::docker::past_podmans_states;
 use crate::probes::{Answer, eventually};
 use crate::project::Project;
 use crate::topology::{Instance, Plan};
@@ -85,7 +86,7 @@ async fn taken_of(engine: Option<&Engine>, wanted: &[WantedPort]) -> Result<Vec<
     let taken: Vec<_> = wanted.iter().filter(|(port, _)| !is_free(*port)).collect();
     let containers = match engine {
         Some(engine) if !taken.is_empty() => {
-            engine.docker.list_containers(None::<ListContainersOptions>).await?
+            past_podmans_states(|| engine.docker.list_containers(None::<ListContainersOptions>)).await?
         }
         _ => Vec::new(),
     };

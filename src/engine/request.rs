@@ -1,5 +1,5 @@
-//! One container of a plan as a testcontainers request: the only file that makes containers of services. Ready conditions are
-//! not its business: see `ready`.
+//! One container of a plan as a testcontainers request. Services that only run and end are made in `once`. Ready conditions are not its
+//! business: see `ready`.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use testcontainers::bollard::models::{
-    HostConfigLogConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+    HostConfig, HostConfigLogConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 use testcontainers::core::{AccessMode, ContainerPort, Mount, WaitFor};
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, Image, ImageExt};
 
 use super::{Engine, GRACE_LABEL, INSTANCE_LABEL, Resolved, SERVICE_LABEL, STOPS_LAST_LABEL};
-use crate::topology::{ENGINE_SOCKET, Plan, Restart, Service};
+use crate::topology::{ENGINE_SOCKET, Plan, Ready, Restart, Service};
 
 /// A service of the plan, as testcontainers wants it.
 #[derive(Debug, Clone)]
@@ -52,14 +52,19 @@ impl Image for ServiceImage {
 }
 
 impl Engine {
-    /// Starts the container of one service. Dropping the handle removes the container.
+    /// Starts the container of one service. Dropping the handle removes the container; there is none for a service that only runs and
+    /// ends.
     pub(super) async fn start_service(
         &self,
         root: &Path,
         plan: &Plan,
         service: &Service,
         resolved: &Resolved,
-    ) -> Result<ContainerAsync<ServiceImage>> {
+    ) -> Result<Option<ContainerAsync<ServiceImage>>> {
+        if service.ready == Ready::Completed {
+            self.start_once(root, plan, service, resolved).await?;
+            return Ok(None);
+        }
         let image = ServiceImage {
             id: resolved.images[&service.image].clone(),
             environment: service.environment.clone().into_iter().collect(),
@@ -67,58 +72,67 @@ impl Engine {
             mounts: mounts(root, service, resolved)?,
             inside: service.ports.iter().map(|p| ContainerPort::Tcp(p.container)).collect(),
         };
-        let bindings: HashMap<_, _> = service
-            .ports
-            .iter()
-            .filter_map(|port| {
-                let binding = PortBinding {
-                    host_ip: Some("127.0.0.1".to_owned()),
-                    host_port: Some(port.host?.to_string()),
-                };
-                Some((format!("{}/tcp", port.container), Some(vec![binding])))
-            })
-            .collect();
-        let memory = i64::try_from(service.memory)?;
-        let log = HashMap::from([
-            ("max-size".to_owned(), format!("{}m", service.log.megabytes)),
-            ("max-file".to_owned(), service.log.files.to_string()),
-        ]);
-        let restart = match service.restart {
-            Restart::No => RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None },
-            Restart::OnFailure => RestartPolicy {
-                name: Some(RestartPolicyNameEnum::ON_FAILURE),
-                maximum_retry_count: Some(Restart::MOST.into()),
-            },
-        };
         let mut request = image
             .with_container_name(&service.container)
             .with_network(&plan.network)
-            .with_labels([
-                (INSTANCE_LABEL, plan.instance.name()),
-                (SERVICE_LABEL, &service.name),
-                (GRACE_LABEL, &service.stop.grace.to_string()),
-            ])
+            .with_labels(labels(plan, service))
             .with_startup_timeout(std::time::Duration::from_secs(120))
-            .with_host_config_modifier(move |host| {
-                // Runs last: testcontainers by itself publishes on every address.
-                host.publish_all_ports = Some(false);
-                host.port_bindings = Some(bindings.clone());
-                host.memory = Some(memory);
-                host.memory_swap = Some(memory);
-                host.log_config = Some(HostConfigLogConfig {
-                    typ: Some("json-file".to_owned()),
-                    config: Some(log.clone()),
-                });
-                host.restart_policy = Some(restart.clone());
-            });
-        if service.stop.last {
-            request = request.with_label(STOPS_LAST_LABEL, "true");
-        }
+            // Runs last: testcontainers by itself publishes on every address.
+            .with_host_config_modifier(host_settings(service)?);
         if let Some(dir) = &service.working_dir {
             request = request.with_working_dir(dir);
         }
-        request.start().await.map_err(|e| start_failure(service, &e))
+        request.start().await.map(Some).map_err(|e| start_failure(service, &e))
     }
+}
+
+/// What the plan says of a container beyond its program: ports, memory, log, whether it is started again.
+pub(super) fn host_settings(service: &Service) -> Result<impl Fn(&mut HostConfig) + Send + Sync + 'static> {
+    let bindings: HashMap<_, _> = service
+        .ports
+        .iter()
+        .filter_map(|port| {
+            let binding = PortBinding {
+                host_ip: Some("127.0.0.1".to_owned()),
+                host_port: Some(port.host?.to_string()),
+            };
+            Some((format!("{}/tcp", port.container), Some(vec![binding])))
+        })
+        .collect();
+    let memory = i64::try_from(service.memory)?;
+    let log = HashMap::from([
+        ("max-size".to_owned(), format!("{}m", service.log.megabytes)),
+        ("max-file".to_owned(), service.log.files.to_string()),
+    ]);
+    let restart = match service.restart {
+        Restart::No => RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None },
+        Restart::OnFailure => RestartPolicy {
+            name: Some(RestartPolicyNameEnum::ON_FAILURE),
+            maximum_retry_count: Some(Restart::MOST.into()),
+        },
+    };
+    Ok(move |host: &mut HostConfig| {
+        host.publish_all_ports = Some(false);
+        host.port_bindings = Some(bindings.clone());
+        host.memory = Some(memory);
+        host.memory_swap = Some(memory);
+        host.log_config =
+            Some(HostConfigLogConfig { typ: Some("json-file".to_owned()), config: Some(log.clone()) });
+        host.restart_policy = Some(restart.clone());
+    })
+}
+
+/// What a container of the lab is known by.
+pub(super) fn labels(plan: &Plan, service: &Service) -> Vec<(&'static str, String)> {
+    let mut labels = vec![
+        (INSTANCE_LABEL, plan.instance.name().to_owned()),
+        (SERVICE_LABEL, service.name.clone()),
+        (GRACE_LABEL, service.stop.grace.to_string()),
+    ];
+    if service.stop.last {
+        labels.push((STOPS_LAST_LABEL, "true".to_owned()));
+    }
+    labels
 }
 
 /// Files of a plan that containers cannot read: their services run as other users than the one who owns the checkout.
@@ -207,8 +221,7 @@ pub(super) fn addon_volume(name: &str, reference: &str) -> String {
     format!("streamlab-addon-{name}-{hash}")
 }
 
-fn start_failure(service: &Service, error: &testcontainers::TestcontainersError) -> anyhow::Error {
-    use std::error::Error as _;
+pub(super) fn start_failure(service: &Service, error: &dyn std::error::Error) -> anyhow::Error {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

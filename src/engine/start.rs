@@ -34,7 +34,7 @@ pub type ReadyTimes = Vec<(String, Duration)>;
 /// A started instance. Dropping it removes its containers; [`Started::give_away`] leaves them.
 #[derive(Debug)]
 pub struct Started {
-    handles: Vec<ContainerAsync<ServiceImage>>,
+    handles: Vec<Option<ContainerAsync<ServiceImage>>>,
     ready: ReadyTimes,
 }
 
@@ -101,7 +101,7 @@ impl Engine {
         prepared: &Prepared,
         events: &UnboundedSender<Event>,
         gate: Arc<RwLock<()>>,
-    ) -> Result<(Vec<ContainerAsync<ServiceImage>>, ReadyTimes)> {
+    ) -> Result<(Vec<Option<ContainerAsync<ServiceImage>>>, ReadyTimes)> {
         let start = Instant::now();
         let plan = &prepared.plan;
         let waits = |text| {
@@ -146,7 +146,7 @@ impl Engine {
         prepared: &Prepared,
         service: &Service,
         gate: Arc<RwLock<()>>,
-    ) -> Result<ContainerAsync<ServiceImage>> {
+    ) -> Result<Option<ContainerAsync<ServiceImage>>> {
         let (engine, root, plan) = (self.clone(), project.root.clone(), prepared.plan.clone());
         let (service, resolved) = (service.clone(), prepared.resolved.clone());
         let pass = gate.read_owned().await;
@@ -180,8 +180,9 @@ impl Engine {
         let source = state.source.unwrap_or(Source::Local);
         if state.networks.is_empty() {
             bail!(
-                "the network of instance {} is gone: ./lab up starts it anew, its data stays",
-                plan.instance
+                "the network of instance {} is gone: ./lab up{} starts it anew, its data stays",
+                plan.instance,
+                plan.instance.option()
             );
         }
         // What cannot be mounted, or read, must be known before the old container is gone.
@@ -190,13 +191,10 @@ impl Engine {
             mounts(&project.root, service, resolved)?;
         }
         // What writes its files does so again, while the old container still runs: a file that is refused changes nothing.
-        let writers = if fresh { Vec::new() } else { plan.writers_for(service) };
-        for service in &writers {
-            if let Some(container) = state.of(&service.name) {
-                self.remove_container(container).await?;
+        if !fresh {
+            for writer in plan.file_writers_for(service) {
+                self.run_again(&project.root, plan, writer, resolved).await?;
             }
-            std::mem::forget(self.start_service(&project.root, plan, service, resolved).await?);
-            self.until_ready(plan, service).await?;
         }
         for container in affected.iter().filter_map(|s| state.of(&s.name)) {
             self.remove_container(container).await?;
@@ -211,8 +209,7 @@ impl Engine {
         self.fill_addons(plan, resolved).await?;
         // lab.toml's order is one in which each service comes after those it waits for.
         for service in &affected {
-            let handle = self.start_service(&project.root, plan, service, resolved).await?;
-            std::mem::forget(handle);
+            std::mem::forget(self.start_service(&project.root, plan, service, resolved).await?);
             self.until_ready(plan, service).await?;
         }
         Ok(affected.iter().map(|s| s.name.clone()).collect())

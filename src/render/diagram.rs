@@ -62,7 +62,7 @@ fn diagram(plan: &Plan) -> String {
                 (false, true) => "-.->",
                 _ => continue,
             };
-            // What Prometheus waits for is what it reads.
+            // What Prometheus waits for only so that no probe fails is not drawn.
             if *group != READER || named {
                 let _ = writeln!(text, "  {} {arrow} {}", id(group), id(other));
             }

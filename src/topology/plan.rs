@@ -245,12 +245,13 @@ impl Plan {
         }
     }
 
-    /// Services that only run and end, and have written files of a service into a volume that both have: those it waits for.
-    pub fn writers_for(&self, service: &Service) -> Vec<&Service> {
+    /// Services that only run and end, that this service waits for, and that make files for it out of the project's in a volume which
+    /// both have.
+    pub fn file_writers_for(&self, service: &Service) -> Vec<&Service> {
         let ended = service.waits_for.iter().filter(|w| w.completes).filter_map(|w| self.service(&w.service));
-        ended
-            .filter(|w| w.volumes.iter().any(|v| service.volumes.iter().any(|own| own.name == v.name)))
-            .collect()
+        let shares =
+            |w: &&Service| w.volumes.iter().any(|v| service.volumes.iter().any(|own| own.name == v.name));
+        ended.filter(|w| !w.files.is_empty()).filter(shares).collect()
     }
 
     /// Every host port, with the service that owns it.

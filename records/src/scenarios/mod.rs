@@ -56,7 +56,7 @@ pub trait Sequence: Send + Sync + 'static {
     fn avro(record: &Self::Record) -> Vec<(&'static str, Avro)>;
     /// Counts one more record.
     fn add(totals: &mut Self::Totals, record: &Self::Record);
-    /// Writes the records of an order: [`Writer::carry_out`], with this type in place.
+    /// Writes the records of an order by [`Writer`], compiled in this crate for this type.
     fn write(
         self,
         writer: Writer,

@@ -183,7 +183,7 @@ fn read_as_member(bootstrap: &str, shared: &Arc<Shared>, stop: &watch::Receiver<
         .set("topic.metadata.refresh.interval.ms", "10000")
         .set("socket.connection.setup.timeout.ms", "3000")
         .set("reconnect.backoff.max.ms", "1000")
-        // Twice a second is soon enough: an answer for each single record would cost each broker 10 a second.
+        // An answer at most twice a second: one for each record would be ten a second from each broker.
         .set("fetch.wait.max.ms", "500")
         .set("fetch.min.bytes", "65536")
         // What goes wrong comes back from poll; the client's own log would only repeat it.
