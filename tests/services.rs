@@ -222,8 +222,9 @@ fn setup_monitoring_fills_in_and_says_what_is_missing() {
     let (from, to, alerting) =
         (folder.path().join("from"), folder.path().join("to"), folder.path().join("alerting"));
     for (file, text) in [
-        ("prometheus/prometheus.yml", "a: [${ALERTMANAGER}]\nreplacement: $1\n"),
-        ("alertmanager/alertmanager.yml", "b: ${MAIL_SINK}\n"),
+        ("prometheus/prometheus.yml", "alerting: [${ALERTMANAGER}]\nglobal: $1\n"),
+        ("alertmanager/alertmanager.yml", "route: ${MAIL_SINK}\n"),
+        ("prometheus/rules/a.yml", "groups: []\n"),
     ] {
         let path = from.join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -258,7 +259,7 @@ fn setup_monitoring_fills_in_and_says_what_is_missing() {
     assert_eq!(
         texts(&to),
         expected(&[
-            ("prometheus.yml", "a: [am:9093]\nreplacement: $1\n"),
+            ("prometheus.yml", "alerting: [am:9093]\nglobal: $1\n"),
             ("targets.json", "[]"),
             ("probes.json", r#"[{"targets":["x"]}]"#),
         ]),
@@ -267,7 +268,7 @@ fn setup_monitoring_fills_in_and_says_what_is_missing() {
     assert_eq!(
         texts(&alerting),
         expected(&[
-            ("alertmanager.yml", "b: mail:1025\n"),
+            ("alertmanager.yml", "route: mail:1025\n"),
             ("slack-url", "http://alert-receiver:8080/slack"),
         ])
     );
