@@ -126,21 +126,26 @@ async fn records_of_every_codec_are_read(#[case] codec: &str) {
     let producer: FutureProducer = config.create().unwrap();
     // Long and alike: a batch that grows by packing is sent as it is.
     let value = "the same words ".repeat(40);
-    let sent = (0..20).map(|_| producer.send(FutureRecord::to("packed").key("k").payload(&value), PATIENCE));
+    let sent =
+        (0..1200).map(|_| producer.send(FutureRecord::to("packed").key("k").payload(&value), PATIENCE));
     for sent in futures::future::join_all(sent).await {
         sent.unwrap();
     }
     let (records, _) = kafka::read_topic(&bootstrap, "packed", BTreeMap::new(), Some).await.unwrap();
-    assert_eq!(records.len(), 20);
+    assert_eq!(records.len(), 1200);
     assert!(records.iter().all(|r| r.bytes() == value.as_bytes()));
     // Whoever has enough is given no more.
-    let (sender, given) = std::sync::mpsc::channel();
-    let each = move |record: kafka::Record| {
-        sender.send(record.offset).unwrap();
-        if record.offset == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    let ends = kafka::each_record(&bootstrap, "packed", BTreeMap::new(), each).await.unwrap();
-    assert_eq!((given.iter().collect::<Vec<_>>(), ends[&0]), (vec![0, 1, 2], 20));
+    for (enough, expected) in [(usize::MAX, vec![500, 500, 200]), (1, vec![500])] {
+        let (sender, given) = std::sync::mpsc::channel();
+        let mut batches = 0;
+        let each = move |batch: Vec<kafka::Record>| {
+            sender.send(batch.len()).unwrap();
+            batches += 1;
+            if batches == enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let ends = kafka::each_batch(&bootstrap, "packed", BTreeMap::new(), each).await.unwrap();
+        assert_eq!((given.iter().collect::<Vec<_>>(), ends[&0]), (expected, 1200));
+    }
 }
 
 /// Commits offset 4 of partition 1 in a group's name.

@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{Headers, Message};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
 /// How long a topic may give nothing before its end.
 const SILENCE: Duration = Duration::from_secs(20);
+
+/// Records that are handed over at once, at most.
+pub const BATCH: usize = 500;
 
 /// A record as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +32,17 @@ pub struct Record {
 }
 
 impl Record {
+    fn of(message: &BorrowedMessage<'_>) -> Self {
+        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+        Self {
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers: headers.map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect(),
+        }
+    }
+
     /// The key as text; empty where there is none.
     pub fn key_text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(self.key.as_deref().unwrap_or_default())
@@ -40,8 +54,8 @@ impl Record {
     }
 }
 
-/// Gives `each` the records of a topic between begin and end of its partitions, in each partition's order, until it breaks off. It
-/// blocks.
+/// Gives `each` the records of a topic between begin and end of its partitions, in each partition's order and at most [`BATCH`] at
+/// once, until it breaks off. It blocks.
 ///
 /// # Errors
 /// The cluster stops answering before the ends are reached.
@@ -49,7 +63,7 @@ pub fn read(
     consumer: &BaseConsumer,
     topic: &str,
     bounds: &BTreeMap<i32, (i64, i64)>,
-    each: &mut dyn FnMut(Record) -> ControlFlow<()>,
+    each: &mut dyn FnMut(Vec<Record>) -> ControlFlow<()>,
 ) -> Result<()> {
     let mut assignment = TopicPartitionList::new();
     let mut left = BTreeMap::new();
@@ -61,6 +75,7 @@ pub fn read(
         return Ok(());
     }
     consumer.assign(&assignment)?;
+    let mut batch = Vec::with_capacity(BATCH);
     let mut heard = Instant::now();
     while !left.is_empty() {
         let Some(message) = consumer.poll(Duration::from_millis(200)) else {
@@ -75,6 +90,9 @@ pub fn read(
             if !left.is_empty() && heard.elapsed() > SILENCE {
                 bail!("{topic}: partitions {:?} gave nothing for {} s", left.keys(), SILENCE.as_secs());
             }
+            if !batch.is_empty() && each(std::mem::take(&mut batch)).is_break() {
+                return Ok(());
+            }
             continue;
         };
         let message = message?;
@@ -82,20 +100,17 @@ pub fn read(
             left.remove(&message.partition());
         }
         if bounds.get(&message.partition()).is_some_and(|(_, end)| message.offset() < *end) {
-            let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-            let record = Record {
-                partition: message.partition(),
-                offset: message.offset(),
-                key: message.key().map(<[u8]>::to_vec),
-                value: message.payload().map(<[u8]>::to_vec),
-                headers: headers.map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect(),
-            };
-            if each(record).is_break() {
-                break;
-            }
+            batch.push(Record::of(&message));
+        }
+        if batch.len() >= BATCH && each(std::mem::replace(&mut batch, Vec::with_capacity(BATCH))).is_break() {
+            return Ok(());
         }
         // `each` may take its time: that is no silence of the topic.
         heard = Instant::now();
+    }
+    if !batch.is_empty() {
+        // It was the last: whether more are wanted is no question any more.
+        let _ = each(batch);
     }
     Ok(())
 }

@@ -46,6 +46,8 @@ fn consumer(bootstrap: &str) -> Result<BaseConsumer> {
         .set("enable.partition.eof", "false")
         .set("auto.offset.reset", "earliest")
         .set("fetch.wait.max.ms", "100")
+        // By itself the client rests for a second whenever it has read ahead far enough.
+        .set("fetch.queue.backoff.ms", "10")
         .set("allow.auto.create.topics", "false");
     Ok(config.create()?)
 }
@@ -289,8 +291,8 @@ pub async fn read_topic<T: Send + 'static>(
     let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
     blocking(move || {
         let mut kept = Vec::new();
-        let ends = read_to_end(&bootstrap, &topic, &from, &mut |record| {
-            kept.extend(keep(record));
+        let ends = read_to_end(&bootstrap, &topic, &from, &mut |batch| {
+            kept.extend(batch.into_iter().filter_map(&keep));
             ControlFlow::Continue(())
         })?;
         Ok((kept, ends))
@@ -298,16 +300,16 @@ pub async fn read_topic<T: Send + 'static>(
     .await
 }
 
-/// Gives `each` the records that [`read_topic`] would read, as they come and until it breaks off; then where the end was. `each` runs
-/// on a thread that may wait.
+/// Gives `each` the records that [`read_topic`] would read, in batches as they come and until it breaks off; then where the end was.
+/// `each` runs on a thread that may wait.
 ///
 /// # Errors
 /// As [`read_topic`].
-pub async fn each_record(
+pub async fn each_batch(
     bootstrap: &str,
     topic: &str,
     from: BTreeMap<i32, i64>,
-    mut each: impl FnMut(Record) -> ControlFlow<()> + Send + 'static,
+    mut each: impl FnMut(Vec<Record>) -> ControlFlow<()> + Send + 'static,
 ) -> Result<BTreeMap<i32, i64>> {
     let (bootstrap, topic) = (bootstrap.to_owned(), topic.to_owned());
     blocking(move || read_to_end(&bootstrap, &topic, &from, &mut each)).await
@@ -317,7 +319,7 @@ fn read_to_end(
     bootstrap: &str,
     topic: &str,
     from: &BTreeMap<i32, i64>,
-    each: &mut dyn FnMut(Record) -> ControlFlow<()>,
+    each: &mut dyn FnMut(Vec<Record>) -> ControlFlow<()>,
 ) -> Result<BTreeMap<i32, i64>> {
     let consumer = consumer(bootstrap)?;
     let bounds = watermarks(&consumer, topic)?;

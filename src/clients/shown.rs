@@ -1,14 +1,13 @@
-//! Keys and values of records as people read them in a terminal: decoded through the registry where they carry a schema's id, null
-//! and empty told apart, and nothing in them that a terminal would obey.
+//! Keys and values of records decoded through the registry, where they carry a schema's id. How a record looks as a line is
+//! `streamlab_records::text`.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 
 use anyhow::Result;
 use schema_registry_converter::async_impl::avro::AvroDecoder;
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id};
 use schema_registry_converter::schema_registry_common::SchemaType;
-use streamlab_records::text::{binary, plain, printable};
+use streamlab_records::text::{binary, plain, push_line};
 use tokio::sync::Mutex;
 
 use super::kafka::Record;
@@ -40,31 +39,19 @@ impl Shown {
         Ok(Self { registry: registry.transpose()? })
     }
 
-    /// `key value`, and headers where there are any: one line.
-    pub async fn line(&self, record: &Record) -> String {
-        let key = self.part(record.key.as_deref(), "(no key)", "(empty key)").await;
-        let value = self.part(record.value.as_deref(), "(tombstone)", "(empty value)").await;
-        let mut line = format!("{key} {value}");
-        for (name, value) in &record.headers {
-            let value = match value {
-                Some(value) => plain(value),
-                None => "(null)".to_owned(),
-            };
-            let _ = write!(line, " [{}={value}]", printable(name));
-        }
-        line
+    /// Adds a record's line: `partition@offset key value`, and headers where there are any.
+    pub async fn push_line(&self, out: &mut String, record: &Record) {
+        let key = self.decoded(record.key.as_deref()).await;
+        let value = self.decoded(record.value.as_deref()).await;
+        push_line(out, record, key.as_deref(), value.as_deref());
     }
 
-    async fn part(&self, bytes: Option<&[u8]>, none: &str, empty: &str) -> String {
-        match (bytes, &self.registry) {
-            (None, _) => none.to_owned(),
-            (Some([]), _) => empty.to_owned(),
-            // Confluent's wire format: a zero byte and the schema's id in four more.
-            (Some(all @ &[0, a, b, c, d, ref rest @ ..]), Some(schemas)) => {
-                schemas.decoded(u32::from_be_bytes([a, b, c, d]), all, rest).await
-            }
-            (Some(bytes), _) => plain(bytes),
-        }
+    /// What Confluent's wire format says: a zero byte, the schema's id in four more, and what is written with it.
+    async fn decoded(&self, bytes: Option<&[u8]>) -> Option<String> {
+        let (Some(all @ &[0, a, b, c, d, ref rest @ ..]), Some(schemas)) = (bytes, &self.registry) else {
+            return None;
+        };
+        Some(schemas.decoded(u32::from_be_bytes([a, b, c, d]), all, rest).await)
     }
 }
 
@@ -72,7 +59,7 @@ impl Schemas {
     async fn decoded(&self, id: u32, all: &[u8], rest: &[u8]) -> String {
         match self.type_of(id).await {
             Ok(Some(SchemaType::Avro)) => match self.avro.decode_with_schema(Some(all)).await {
-                Ok(Some(found)) => printable(&avro_text::text(&found.value, &found.schema.parsed)),
+                Ok(Some(found)) => avro_text::text(&found.value, &found.schema.parsed),
                 Ok(None) => plain(all),
                 Err(error) => format!("(it is no Avro of schema {id}: {error}) {}", plain(all)),
             },
@@ -110,8 +97,14 @@ mod tests {
         Record { partition: 0, offset: 0, key: key.map(owned), value: value.map(owned), headers: Vec::new() }
     }
 
+    async fn line(record: &Record) -> String {
+        let mut line = String::new();
+        Shown::new(None).unwrap().push_line(&mut line, record).await;
+        line.strip_prefix("0@0 ").and_then(|line| line.strip_suffix('\n')).unwrap().to_owned()
+    }
+
     async fn shown(key: Option<&[u8]>, value: Option<&[u8]>) -> String {
-        Shown::new(None).unwrap().line(&record(key, value)).await
+        line(&record(key, value)).await
     }
 
     #[rstest]
@@ -148,6 +141,6 @@ mod tests {
     async fn headers_are_shown() {
         let mut with = record(Some(b"k"), Some(b"v"));
         with.headers = vec![("trace".to_owned(), Some(b"1\x1b".to_vec())), ("none".to_owned(), None)];
-        assert_eq!(Shown::new(None).unwrap().line(&with).await, "k v [trace=1\\u001b] [none=(null)]");
+        assert_eq!(line(&with).await, "k v [trace=1\\u001b] [none=(null)]");
     }
 }

@@ -1,7 +1,7 @@
 //! `lab tail`: the records of a topic as they come, `partition@offset key value`, decoded through the registry.
 
 use std::collections::BTreeMap;
-use std::io::{BufWriter, Write as _};
+use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::clients::kafka::{self, Record};
 use crate::clients::shown::Shown;
 use crate::signals::watch_signals;
 
-/// Records that are read but not printed yet, at most: a topic may be larger than the memory.
-const ROOM: usize = 1000;
+/// Batches that are read but not printed yet, at most: a topic may be larger than the memory.
+const ROOM: usize = 4;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -55,36 +55,36 @@ async fn read_on(
     bootstrap: String,
     topic: String,
     mut from: BTreeMap<i32, i64>,
-    sender: mpsc::Sender<Record>,
+    sender: mpsc::Sender<Vec<Record>>,
 ) -> Result<()> {
     let mut ticks = tokio::time::interval(Duration::from_millis(500));
     while !sender.is_closed() {
         ticks.tick().await;
         let to = sender.clone();
-        let each = move |record| match to.blocking_send(record) {
+        let each = move |batch| match to.blocking_send(batch) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         };
-        from = kafka::each_record(&bootstrap, &topic, from, each).await?;
+        from = kafka::each_batch(&bootstrap, &topic, from, each).await?;
     }
     Ok(())
 }
 
 /// A line for each record. Whether it ended because it had enough: `count` are printed, or nobody reads them.
-async fn print(mut records: mpsc::Receiver<Record>, count: Option<u64>, shown: &Shown) -> bool {
-    let mut out = BufWriter::new(std::io::stdout());
-    let mut printed = 0;
-    while let Some(record) = records.recv().await {
-        let line = format!("{}@{} {}", record.partition, record.offset, shown.line(&record).await);
-        printed += 1;
-        let done = count == Some(printed);
-        let mut written = writeln!(out, "{line}");
-        // Whoever looks on sees what there is.
-        if done || records.is_empty() {
-            written = written.and_then(|()| out.flush());
+async fn print(mut batches: mpsc::Receiver<Vec<Record>>, count: Option<u64>, shown: &Shown) -> bool {
+    let mut out = std::io::stdout();
+    let mut left = count.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+    let mut lines = String::new();
+    while let Some(batch) = batches.recv().await {
+        let wanted = left.map_or(batch.len(), |left| left.min(batch.len()));
+        lines.clear();
+        for record in &batch[..wanted] {
+            shown.push_line(&mut lines, record).await;
         }
+        left = left.map(|left| left - wanted);
+        let written = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
         // A closed pipe (`| head`) is the reader's wish, not a failure.
-        if done || written.is_err() {
+        if left == Some(0) || written.is_err() {
             return true;
         }
     }

@@ -186,6 +186,8 @@ fn read_as_member(bootstrap: &str, shared: &Arc<Shared>, stop: &watch::Receiver<
         // An answer at most twice a second: one for each record would be ten a second from each broker.
         .set("fetch.wait.max.ms", "500")
         .set("fetch.min.bytes", "65536")
+        // With many records to come, the client would rest for a second each time it has read ahead far enough.
+        .set("fetch.queue.backoff.ms", "10")
         // What goes wrong comes back from poll; the client's own log would only repeat it.
         .set("log_level", "0")
         // The memory of a catch-up.
