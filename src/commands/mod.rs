@@ -20,9 +20,11 @@ mod render;
 mod restart;
 mod status;
 mod tail;
+mod trouble;
 mod up;
 
 pub use crate::signals::Interrupted;
+pub use trouble::told;
 
 use std::path::PathBuf;
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use console::strip_ansi_codes;
 use futures::{StreamExt, TryStreamExt};
 use testcontainers::bollard::query_parameters::{
     BuildImageOptionsBuilder, CreateImageOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -122,7 +123,9 @@ impl Engine {
             let failed = match line {
                 Err(error) => Some(error.to_string()),
                 Ok(info) => {
-                    for text in info.stream.unwrap_or_default().lines().filter(|l| !l.trim().is_empty()) {
+                    // The engine colours what a step says on its standard error.
+                    let said = info.stream.unwrap_or_default();
+                    for text in strip_ansi_codes(&said).lines().filter(|l| !l.trim().is_empty()) {
                         match text.strip_prefix("Step ") {
                             Some(step) => say(step),
                             None => tail.push(text.to_owned()),
@@ -273,25 +276,33 @@ fn dockerfile(image: &RecipeImage) -> &'static str {
     if image.recipe.program && !cfg!(target_os = "linux") { "Dockerfile.from-source" } else { "Dockerfile" }
 }
 
+/// What is said of causes that are not the recipe's, by what they make tools say.
+const HINTS: [(&[&str], &str); 3] = [
+    (
+        &["o space left on device"],
+        "The disk is full: `./lab images remove --old` and `docker system df` say what can go.",
+    ),
+    (
+        &["is not valid yet", "not yet valid", "is expired (invalid since", "certificate has expired"],
+        "This machine's clock may be wrong (see: date): a package registry's signature or certificate does not hold at that time.",
+    ),
+    (
+        &[
+            "Temporary failure",
+            "Could not resolve",
+            "Connection refused",
+            "timed out",
+            "Network is unreachable",
+        ],
+        "A package registry did not answer. Behind a proxy, set HTTP_PROXY/HTTPS_PROXY; then run it again: finished steps are kept.",
+    ),
+];
+
 fn build_failure(recipe: &str, tail: &[String], why: &str) -> anyhow::Error {
     let last = tail.iter().rev().take(12).rev().map(|l| format!("  | {l}")).collect::<Vec<_>>().join("\n");
     let said = tail.join("\n") + why;
-    let hint = if said.contains("o space left on device") {
-        "\n  The disk is full: `./lab images remove --old` and `docker system df` say what can go."
-    } else if [
-        "Temporary failure",
-        "Could not resolve",
-        "Connection refused",
-        "timed out",
-        "Network is unreachable",
-    ]
-    .iter()
-    .any(|sign| said.contains(sign))
-    {
-        "\n  A package registry did not answer. Behind a proxy, set HTTP_PROXY/HTTPS_PROXY; then run it again: finished steps are kept."
-    } else {
-        ""
-    };
+    let hint = HINTS.iter().find(|(signs, _)| signs.iter().any(|sign| said.contains(sign)));
+    let hint = hint.map(|(_, hint)| format!("\n  {hint}")).unwrap_or_default();
     anyhow!("image {recipe} could not be built: {}\n{last}{hint}", why.trim())
 }
 
@@ -310,6 +321,10 @@ mod tests {
         assert!(full.contains("line 39") && !full.contains("line 20"), "{full}");
         let cut = build_failure("kafka", &["Could not resolve host: repo".to_owned()], "code 6").to_string();
         assert!(cut.contains("A package registry did not answer") && cut.lines().count() < 24, "{cut}");
+        let late =
+            ["E: Release file for trixie/InRelease is not valid yet (invalid for another 59min)".to_owned()];
+        let late = build_failure("base", &late, "code 100").to_string();
+        assert!(late.contains("clock may be wrong"), "{late}");
         let other = build_failure("base", &[], "code 1").to_string();
         assert!(!other.contains("registry") && !other.contains("disk"), "{other}");
     }

@@ -108,6 +108,14 @@ pub enum EngineError {
         /// Where its engine is.
         host: String,
     },
+    /// It was there when the start of a lab began.
+    #[error(
+        "the Docker engine does not answer any more; what was started could not be undone.\n  Start it again (./lab engine start), then: ./lab down{option}"
+    )]
+    WentAway {
+        /// The option that names the instance.
+        option: String,
+    },
     /// It answered, but not sensibly.
     #[error("the Docker engine on {host} gave no sensible answer: {why}")]
     Broken {
@@ -149,6 +157,22 @@ impl Engine {
             version: version.version.unwrap_or_default(),
             arch: version.arch.unwrap_or_else(|| "amd64".to_owned()),
         })
+    }
+
+    /// Whether it answers now.
+    pub(super) async fn answers(&self) -> bool {
+        self.docker.ping().await.is_ok()
+    }
+
+    /// Ends when the engine has not answered for some seconds.
+    pub(super) async fn until_gone(&self) {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut missed = 0;
+        while missed < 3 {
+            ticks.tick().await;
+            missed = if self.answers().await { 0 } else { missed + 1 };
+        }
     }
 
     /// What the engine says of itself and its machine.

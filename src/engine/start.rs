@@ -12,7 +12,7 @@ use tokio::sync::{RwLock, mpsc::UnboundedSender, watch};
 use super::ports::wanted_ports;
 use super::request::{ServiceImage, files_are_open, mounts};
 use super::session::{Event, Prepared};
-use super::{Engine, Resolved};
+use super::{Engine, EngineError, Resolved};
 use crate::project::Project;
 use crate::signals::Interrupted;
 use crate::topology::{Plan, Service, Source};
@@ -74,12 +74,16 @@ impl Engine {
                 _ = cancel.wait_for(|cancelled| *cancelled) => {
                     Err(Interrupted("the start was undone; nothing of it is left".to_owned()).into())
                 }
+                () = self.until_gone() => Err(anyhow::anyhow!("the engine has stopped answering")),
             }
         };
         match result {
             Ok((handles, ready)) => Ok(Started { handles, ready }),
             Err(error) => {
                 let _closed = gate.write().await;
+                if !self.answers().await {
+                    return Err(EngineError::WentAway { option: plan.instance.option() }.into());
+                }
                 let undone = self.remove_instance(plan.instance.name(), false).await;
                 let volumes = self.remove_volumes(&made_volumes).await;
                 match undone.and(volumes) {
