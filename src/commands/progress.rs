@@ -1,7 +1,7 @@
 //! A line a service while a lab starts, a line a recipe while images are built: living lines on a terminal, plain
 //! ones elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write as _};
 use std::time::Duration;
 
@@ -15,11 +15,18 @@ struct Lines {
     terminal: bool,
     all: MultiProgress,
     bars: BTreeMap<String, ProgressBar>,
+    /// Lines of Debian packages that were told.
+    drift: BTreeSet<String>,
 }
 
 impl Lines {
     fn new() -> Self {
-        Self { terminal: std::io::stderr().is_terminal(), all: MultiProgress::new(), bars: BTreeMap::new() }
+        Self {
+            terminal: std::io::stderr().is_terminal(),
+            all: MultiProgress::new(),
+            bars: BTreeMap::new(),
+            drift: BTreeSet::new(),
+        }
     }
 
     fn bar(&mut self, name: &str) -> &ProgressBar {
@@ -89,19 +96,25 @@ impl Lines {
                 self.going(&name, &step);
             }
             BuildEvent::Built { recipe, took, drift } => {
-                let mut text = format!("built in {:.0} s", took.as_secs_f64());
-                if !drift.is_empty() {
-                    let first: Vec<_> = drift.iter().take(4).map(String::as_str).collect();
-                    text += &format!(
-                        "; {} Debian packages differ from those recorded: {}{}",
-                        drift.len(),
-                        first.join(", "),
-                        if drift.len() > 4 { ", …" } else { "" }
-                    );
-                }
+                let text = format!("built in {:.0} s", took.as_secs_f64());
                 self.done(&format!("image {recipe}"), &text);
+                if let Some(news) = self.news(&recipe, drift) {
+                    self.note(&news);
+                }
             }
         }
+    }
+
+    /// What an image stands on has brought most of its packages: of those nothing is said again.
+    fn news(&mut self, recipe: &str, drift: Vec<String>) -> Option<String> {
+        let news: Vec<_> = drift.into_iter().filter(|line| self.drift.insert(line.clone())).collect();
+        let rest = if news.len() > 4 { ", …" } else { "" };
+        let first = news.iter().take(4).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let said = format!(
+            "note: {} Debian packages of {recipe} are others than recorded: {first}{rest}",
+            news.len()
+        );
+        (!news.is_empty()).then_some(said)
     }
 }
 
@@ -146,5 +159,24 @@ pub(super) fn bytes_progress(what: &'static str, total: u64) -> ProgressBar {
     match ProgressStyle::with_template("{prefix:<10} {bar:30} {bytes} of {total_bytes}, {eta} left") {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_that_differs_is_told_once() {
+        let mut lines = Lines::new();
+        let drift = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+        let told = lines.news("base", drift(&["a 2 (recorded 1)", "b 2 (recorded 1)"])).unwrap();
+        assert!(
+            told.contains("2 Debian packages of base") && told.contains("a 2 (recorded 1), b 2"),
+            "{told}"
+        );
+        let told = lines.news("kafka", drift(&["a 2 (recorded 1)", "c 2 (recorded 1)"])).unwrap();
+        assert!(told.contains("1 Debian packages of kafka") && !told.contains("a 2"), "{told}");
+        assert_eq!(lines.news("spark", drift(&["a 2 (recorded 1)"])), None);
     }
 }
