@@ -1,5 +1,5 @@
-//! The other engines that people have: Debian 13's Docker, with containerd's image store, and its Podman. Each runs in a privileged
-//! container beside the lab's own engine; the tests of the tiny lab, of bundles and of public images pass against each.
+//! The other engines that people have: Debian 13's Docker, with containerd's image store, the same without root, and Podman. Each runs in
+//! a privileged container beside the lab's own engine; the tests of the tiny lab, of bundles and of public images pass against each.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod support;
@@ -15,6 +15,9 @@ use support::{engine_with, root, text};
 const IMAGES: [&str; 3] = ["base", "streamlab", "docker-registry"];
 /// Their test binaries, and what of their tests' names is left out: the real lab is not started here.
 const SUITES: [&str; 4] = ["faults", "interruptions", "bundle", "upstream"];
+/// Without root nothing can be paused unless systemd gives the user cgroups, and the registry of `upstream` is on another loopback.
+/// `bundle` passes (2026-11-29), but finds nothing that it has not found with root.
+const WITHOUT_ROOT: [&str; 1] = ["interruptions"];
 const LEFT_OUT: &str = "real_lab";
 /// What an engine needs in a container. `--privileged` says nearly the same, and wants more than some machines' root has.
 const PRIVILEGED: [&str; 13] = [
@@ -53,14 +56,18 @@ fn well(output: Output) -> String {
 }
 
 #[rstest]
-#[case::docker_with_containerds_store("docker")]
-#[case::podman("podman")]
+#[case::docker_with_containerds_store("docker", &SUITES)]
+#[case::docker_without_root("rootless", &WITHOUT_ROOT)]
+#[case::podman("podman", &SUITES)]
 #[tokio::test(flavor = "multi_thread")]
-async fn the_tests_of_the_tiny_lab_of_bundles_and_of_public_images_pass(#[case] kind: &str) {
+async fn the_tests_of_the_tiny_lab_of_bundles_and_of_public_images_pass(
+    #[case] kind: &str,
+    #[case] suites: &[&str],
+) {
     let (project, engine) = engine_with(&["base", "docker-registry", "engine"]).await;
     assert!(support::run(&["images", "build", "streamlab"]).status.success());
     // All of them first: what is edited while the tests run is none of theirs.
-    let binaries = SUITES.map(|suite| (suite, binary(suite)));
+    let binaries: Vec<_> = suites.iter().map(|suite| (suite, binary(suite))).collect();
     let images = recipe_images(&project, &engine.arch).unwrap();
     let reference = |name: &str| images.iter().find(|i| i.name == name).unwrap().reference.clone();
     let inner = Inner(format!("streamlab-engine-{kind}"));

@@ -245,6 +245,20 @@ async fn the_real_lab_starts_anew_after_a_killed_start() {
     assert_nothing_is_left(instance).await;
 }
 
+/// Whoever stops the engine, or the machine, ends services well: exit code 0.
+#[tokio::test]
+async fn what_has_ended_well_but_should_run_is_started_again_by_up() {
+    engine_with(&["base"]).await;
+    assert!(up(TINY, "tiny-w", "2400", &[]).wait_with_output().unwrap().status.success());
+    let stop = Command::new("docker").args(["stop", "tiny-w-beta"]).output().unwrap();
+    assert!(stop.status.success(), "{}", text(&stop));
+    assert!(state("tiny-w").await.of("beta").is_some_and(|c| c.completed()), "it did not end with 0");
+    let again = up(TINY, "tiny-w", "2400", &[]).wait_with_output().unwrap();
+    assert!(again.status.success() && text(&again).contains("not whole"), "{}", text(&again));
+    assert!(state("tiny-w").await.of("beta").is_some_and(|c| c.running()));
+    assert!(run(&["--instance", "tiny-w", "down", "--volumes"]).status.success());
+}
+
 /// The kernel gives the ports of some services to outgoing connections.
 #[tokio::test]
 #[cfg(target_os = "linux")]

@@ -132,3 +132,46 @@ fn a_suite_that_was_killed_is_named() {
     );
     assert_eq!(table(TWO_SUITES).status.code(), Some(1), "nobody said how it ended");
 }
+
+/// Nobody's containers end because somebody tidies up.
+#[test]
+fn an_engine_is_not_stopped_under_containers_that_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let tools = folder.path().join("tools");
+    let state = folder.path().join(".local/state/streamlab");
+    std::fs::create_dir_all(&state).unwrap();
+    std::fs::create_dir(&tools).unwrap();
+    executable(&tools.join("docker"), "#!/bin/sh\nif [ \"$1\" = ps ]; then echo kafka-broker-1; fi\n");
+    // The script knows its engine by the name of the process.
+    let dockerd = tools.join("dockerd");
+    assert!(Command::new("cp").arg("/bin/sleep").arg(&dockerd).status().unwrap().success());
+    let mut engine = Command::new(&dockerd).arg("600").spawn().unwrap();
+    std::fs::write(state.join("engine.pid"), engine.id().to_string()).unwrap();
+    fed(Command::new("cp").args(["lab", "Cargo.toml"]).arg(folder.path()).current_dir(root()), "");
+    let mut stop = Command::new(folder.path().join("lab"));
+    let path = format!("{}:/usr/bin:/bin", tools.display());
+    stop.args(["engine", "stop"]).env_clear().env("PATH", path).env("HOME", folder.path());
+    let output = stop.stdin(Stdio::null()).output().unwrap();
+    let runs_on = engine.try_wait().unwrap().is_none();
+    engine.kill().unwrap();
+    engine.wait().unwrap();
+    let said = text(&output);
+    assert!(!output.status.success() && said.contains("kafka-broker-1") && said.contains("--yes"), "{said}");
+    assert!(runs_on, "the engine was stopped");
+}
+
+#[test]
+fn where_nothing_can_be_compiled_another_folder_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let tools = folder.path().join("tools");
+    std::fs::create_dir(&tools).unwrap();
+    for tool in ["cargo", "rustc", "cc", "make"] {
+        executable(&tools.join(tool), "#!/bin/sh\necho rustc 1.99.0\n");
+    }
+    // Root may write into every folder, but none where a file is.
+    std::fs::write(folder.path().join("target"), "").unwrap();
+    let output = script(folder.path(), &tools, &["status"]);
+    let said = text(&output);
+    assert!(!output.status.success() && said.contains("cannot be written"), "{said}");
+    assert!(said.contains("CARGO_TARGET_DIR"), "{said}");
+}

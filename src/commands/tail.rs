@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use tokio::sync::mpsc;
 
 use super::context::Context;
@@ -33,13 +33,21 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let endpoints = context.running().await?.endpoints();
     let bootstrap = endpoints.bootstrap();
     let shown = Shown::new(endpoints.registry_url().ok())?;
-    let topics = kafka::topics(&bootstrap).await?;
+    let topics = kafka::topics(&bootstrap).await.map_err(|why| {
+        anyhow!(
+            "Kafka does not answer on {bootstrap}: {why:#}\n  What runs: ./lab status{}",
+            context.option()
+        )
+    })?;
     if !topics.contains(&args.topic) {
         bail!("no topic named {:?}; there are:\n  {}", args.topic, topics.join("\n  "));
     }
     let bounds = kafka::offsets(&bootstrap, &args.topic).await?;
     let start =
         bounds.into_iter().map(|(p, (begin, end))| (p, if args.from_beginning { begin } else { end }));
+    let from = if args.from_beginning { "its first record" } else { "now" };
+    let end = if args.count.is_some() { "" } else { "; Ctrl-C ends it" };
+    eprintln!("reading {} from {from} on{end}", args.topic);
     let (sender, records) = mpsc::channel(ROOM);
     let reader = tokio::spawn(read_on(bootstrap, args.topic, start.collect(), sender));
     let enough = tokio::select! {

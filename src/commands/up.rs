@@ -62,7 +62,10 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     };
     drop(lock);
     say!("{}", status::endpoint_table(&plan));
-    if !args.detach && std::io::stdout().is_terminal() {
+    // A living line needs a terminal that can go back to its beginning.
+    let living =
+        std::io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+    if !args.detach && living {
         if let Some(line) = live::explained(&plan) {
             say!("{line}");
         }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::probes::{Answer, eventually};
 use crate::project::Project;
-use crate::topology::{Instance, Plan, Source};
+use crate::topology::{Instance, Plan, Ready, Service, Source};
 
 /// How long a removed container may take to leave its network.
 const LEAVES_WITHIN: Duration = Duration::from_secs(30);
@@ -122,14 +122,16 @@ impl InstanceState {
         )
     }
 
-    /// Services of `plan` that are not there or have died.
+    /// Services of `plan` that are not there or have ended. One that ends well has ended all the same, as when its engine is stopped,
+    /// unless that is what it is for.
     pub fn dead<'t>(&self, plan: &'t Plan) -> Vec<(&'t str, String)> {
-        let state = |name: &str| match self.of(name) {
+        let state = |service: &Service| match self.of(&service.name) {
             None => Some("not there".to_owned()),
-            Some(c) if c.running() || c.completed() => None,
+            Some(c) if c.running() => None,
+            Some(c) if c.completed() && service.ready == Ready::Completed => None,
             Some(c) => Some(c.status.to_lowercase()),
         };
-        plan.services.iter().filter_map(|s| Some((s.name.as_str(), state(&s.name)?))).collect()
+        plan.services.iter().filter_map(|s| Some((s.name.as_str(), state(s)?))).collect()
     }
 }
 
