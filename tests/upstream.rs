@@ -21,6 +21,18 @@ use streamlab::engine::recipe_images;
 use streamlab::lock::Digest;
 use support::{engine_with, lab, root, text};
 
+/// In place of the public schema registry, which ends where no broker answers.
+const REGISTRY: &str = r#"
+[services.registry]
+about = "ends where alpha does not answer"
+image = "public"
+command = ["test-service", "--port", "7000", "--peer", "{alpha:web}"]
+memory = "64m"
+upstream_needs = ["alpha"]
+ready = { kind = "http", port = "web", path = "/", contains = ["ready"] }
+ports.web = { port = 7000, protocol = "http", about = "answers" }
+"#;
+
 /// A checkout whose services run a public image with this record; recipes and health scripts are the real ones.
 fn checkout(folder: &Path, reference: &str, record: &str) -> PathBuf {
     std::fs::create_dir_all(folder.join("compose")).unwrap();
@@ -36,6 +48,13 @@ fn checkout(folder: &Path, reference: &str, record: &str) -> PathBuf {
     let text = tiny
         .replace("image = \"streamlab\"", "image = \"public\"")
         .replace(", debian = \"debian:trixie-slim\"", "")
+        // It listens late: whoever does not wait for it does not find it.
+        .replacen("\"7000\"]", "\"7000\", \"--delay\", \"1000\"]", 1)
+        .replacen("\"gamma\"]", "\"gamma\", \"registry\"]", 1)
+        .replace(
+            "[[faults]]\nname = \"alpha-killed\"",
+            &format!("{REGISTRY}\n[[faults]]\nname = \"alpha-killed\""),
+        )
         .replace("[services.alpha]", &format!("{public}[services.alpha]"));
     std::fs::write(folder.join("lab.toml"), text).unwrap();
     folder.join("lab.toml")
@@ -48,6 +67,12 @@ fn run(file: &Path, arguments: &[&str]) -> Output {
 fn docker(arguments: &[&str]) {
     let output = Command::new("docker").args(arguments).output().unwrap();
     assert!(output.status.success(), "docker {arguments:?}: {}", text(&output));
+}
+
+/// How often the engine has started a container again.
+fn restarts_of(container: &str) -> String {
+    let asked = Command::new("docker").args(["inspect", "--format", "{{.RestartCount}}", container]).output();
+    String::from_utf8(asked.unwrap().stdout).unwrap().trim().to_owned()
 }
 
 /// Builds an image that no recipe makes, with a layer of its own, and pushes it; the engine does not keep it.
@@ -94,14 +119,24 @@ async fn public_images_are_locked_pulled_by_digest_bundled_and_run_without_the_r
     let locked = run(&file, &["images", "lock"]);
     assert!(locked.status.success(), "{}", text(&locked));
     let up = run(&file, &["up", "--detach", "--images", "upstream"]);
+    let restarts = restarts_of("public-registry");
     let down = run(&file, &["down"]);
     assert!(up.status.success() && text(&up).contains("gamma"), "{}", text(&up));
+    assert_eq!(restarts, "0", "it was started before alpha answered");
     assert!(
         text(&up).contains("pulled in") && !text(&up).contains("the lab was written for"),
         "{}",
         text(&up)
     );
     assert!(down.status.success(), "{}", text(&down));
+    // The row makes the difference: without it the stand-in for the registry is started too early, and ends.
+    let definition = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, definition.replace("upstream_needs = [\"alpha\"]\n", "")).unwrap();
+    let early = run(&file, &["up", "--detach", "--images", "upstream"]);
+    let restarts = restarts_of("public-registry");
+    assert!(run(&file, &["down"]).status.success());
+    assert!(!early.status.success() || restarts != "0", "{}", text(&early));
+    std::fs::write(&file, definition).unwrap();
     // The data knows who wrote it.
     let other = run(&file, &["up", "--detach", "--images", "local"]);
     let gone = run(&file, &["down", "--volumes"]);

@@ -13,8 +13,9 @@ use rdkafka::{Offset, TopicPartitionList};
 /// How long a topic may give nothing before its end.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// Records that are handed over at once, at most.
+/// Records that are handed over at once, at most; and bytes, but for the last record's.
 pub const BATCH: usize = 500;
+const BATCH_BYTES: usize = 1 << 20;
 
 /// A record as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,8 +55,8 @@ impl Record {
     }
 }
 
-/// Gives `each` the records of a topic between begin and end of its partitions, in each partition's order and at most [`BATCH`] at
-/// once, until it breaks off. It blocks.
+/// Gives `each` the records of a topic between begin and end of its partitions, in each partition's order and at most [`BATCH`] or a
+/// mebibyte at once, until it breaks off. It blocks.
 ///
 /// # Errors
 /// The cluster stops answering before the ends are reached.
@@ -76,6 +77,7 @@ pub fn read(
     }
     consumer.assign(&assignment)?;
     let mut batch = Vec::with_capacity(BATCH);
+    let mut bytes = 0;
     let mut heard = Instant::now();
     while !left.is_empty() {
         let Some(message) = consumer.poll(Duration::from_millis(200)) else {
@@ -95,15 +97,26 @@ pub fn read(
             }
             continue;
         };
-        let message = message?;
+        let message = match message {
+            Ok(message) => message,
+            Err(error) => {
+                // What was read before is there all the same.
+                let _ = each(batch);
+                return Err(error.into());
+            }
+        };
         if left.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
             left.remove(&message.partition());
         }
         if bounds.get(&message.partition()).is_some_and(|(_, end)| message.offset() < *end) {
+            bytes += message.key_len() + message.payload_len();
             batch.push(Record::of(&message));
         }
-        if batch.len() >= BATCH && each(std::mem::replace(&mut batch, Vec::with_capacity(BATCH))).is_break() {
-            return Ok(());
+        if batch.len() >= BATCH || bytes >= BATCH_BYTES {
+            bytes = 0;
+            if each(std::mem::replace(&mut batch, Vec::with_capacity(BATCH))).is_break() {
+                return Ok(());
+            }
         }
         // `each` may take its time: that is no silence of the topic.
         heard = Instant::now();

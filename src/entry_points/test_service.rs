@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -17,6 +17,9 @@ pub(crate) struct Args {
     /// End with exit code 3 instead of answering.
     #[arg(long)]
     fail: bool,
+    /// End with exit code 1 where this address does not answer at the start.
+    #[arg(long, value_name = "HOST:PORT")]
+    peer: Option<String>,
 }
 
 pub(super) async fn run(args: Args) -> Result<()> {
@@ -25,6 +28,9 @@ pub(super) async fn run(args: Args) -> Result<()> {
         tokio::time::timeout(Duration::from_millis(args.delay), cancel.wait_for(|c| *c)).await.is_ok();
     if cancelled {
         return Ok(());
+    }
+    if let Some(peer) = &args.peer {
+        TcpStream::connect(peer).await.with_context(|| format!("{peer} does not answer"))?;
     }
     if args.fail {
         bail!("this service was told to fail");
