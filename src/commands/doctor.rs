@@ -139,7 +139,8 @@ async fn which(engine: &Engine) -> Finding {
     }
     let proven = PROVEN.map(|(product, version, store)| format!("{product} {version} with {store}"));
     let fix = if rootless {
-        "without root, only the tests of the tiny lab and of bundles pass so far (Docker 26.1); whole labs were never run".to_owned()
+        "without root, only the tests of the tiny lab are run (Docker 26.1); whole labs were never tried"
+            .to_owned()
     } else {
         format!("the tests pass against {}; against this one they were never run", proven.join(", "))
     };

@@ -1,13 +1,14 @@
-//! The topics table: each topic is there, with its partitions, replicas and settings.
+//! The topics table: each topic is there, with its partitions, replicas and settings; and none of a lab that runs beside.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use streamlab::clients::kafka;
-use streamlab::topology::TopicPlan;
+use streamlab::topology::{Instance, KAFKA, TopicPlan};
 
 use crate::lab::Lab;
-use crate::trial::{Chapter, Check, Trial, row};
+use crate::trial::{Chapter, Check, Holds, Kind, Trial, row};
 
 pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
     let topics = chapter.plan.topics.iter().map(|topic| {
@@ -21,7 +22,36 @@ pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
         });
         row(format!("topic::{}", topic.name), what, stations, false, check)
     });
-    topics.collect()
+    topics.chain(apart(chapter)).collect()
+}
+
+/// Two labs that run side by side share no topic. It is asked when all labs are up, which is when faults are tried.
+fn apart(chapter: &Chapter<'_>) -> Option<Trial> {
+    let file = &chapter.project.file;
+    let own: BTreeSet<&str> = chapter.plan.topics.iter().map(|topic| topic.name.as_str()).collect();
+    let plans =
+        file.labs_in_order().into_iter().filter_map(|lab| file.plan(lab, Instance::documented()).ok());
+    let topics = plans.flat_map(|plan| plan.topics).map(|topic| topic.name);
+    let foreign: BTreeSet<String> = topics.filter(|topic| !own.contains(topic.as_str())).collect();
+    let brokers = vec![KAFKA.to_owned()];
+    (!own.is_empty() && !foreign.is_empty()).then(|| Trial {
+        name: "topic::none-of-another-lab".to_owned(),
+        what: format!("none of {}", foreign.iter().cloned().collect::<Vec<_>>().join(", ")),
+        kind: Kind::Fault(Holds { stands_on: brokers.clone(), ..Holds::default() }),
+        stations: Some(brokers),
+        engine: false,
+        check: Check::plain(move |lab| {
+            let foreign = foreign.clone();
+            Box::pin(async move {
+                let there = kafka::topics(&lab.bootstrap()).await?;
+                let strays: Vec<_> = there.iter().filter(|topic| foreign.contains(*topic)).collect();
+                if !strays.is_empty() {
+                    bail!("{strays:?} are topics of another lab");
+                }
+                Ok(format!("{} topics", there.len()))
+            })
+        }),
+    })
 }
 
 async fn is_as_documented(lab: Arc<Lab>, wanted: TopicPlan) -> Result<String> {
