@@ -16,7 +16,7 @@ exec java -Des.networkaddress.cache.ttl=60 -Des.networkaddress.cache.negative.tt
   -Djava.awt.headless=true -Dfile.encoding=UTF-8 -Djna.nosys=true -Djna.tmpdir=/tmp -XX:-OmitStackTraceInFastThrow \
   -Dio.netty.noUnsafe=true -Dio.netty.noKeySetOptimization=true -Dio.netty.recycler.maxCapacityPerThread=0 \
   -Dlog4j.shutdownHookEnabled=false -Dlog4j2.disable.jmx=true -Dlog4j2.formatMsgNoLookups=true \
-  -Djava.locale.providers=SPI,COMPAT --add-opens=java.base/java.io=ALL-UNNAMED -XX:+ExitOnOutOfMemoryError \
+  -Djava.locale.providers=SPI,COMPAT -XX:+ExitOnOutOfMemoryError \
   -XX:+UseSerialGC -XX:TieredStopAtLevel=1 ${ES_ARCHIVE--XX:SharedArchiveFile=elasticsearch.jsa -Xshare:auto} ${ES_JAVA_OPTS:--Xms256m -Xmx256m} \
   -Des.path.home="$PWD" -Des.path.conf="$PWD/config" -Des.distribution.type=docker \
   --module-path lib --add-modules=jdk.net -m org.elasticsearch.server/org.elasticsearch.bootstrap.Elasticsearch

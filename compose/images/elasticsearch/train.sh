@@ -39,6 +39,9 @@ for path in / /_license /_cat/indices /_cluster/stats /_nodes/stats /_all/_stats
   must GET "$path" ''
 done
 kill "$server"
-wait "$server" || true
+code=0
+wait "$server" || code=$?
+# 128 and SIGTERM: how a JVM ends that was asked to.
+[ "$code" = 143 ] || { echo "the server ended with $code" >&2; cat /tmp/train.log >&2; exit 1; }
 ls -l /tmp/elasticsearch.jsa
 mv /tmp/elasticsearch.jsa . && rm -rf data/* logs/* config/elasticsearch.keystore
