@@ -33,17 +33,22 @@ fn apart(chapter: &Chapter<'_>) -> Option<Trial> {
         file.labs_in_order().into_iter().filter_map(|lab| file.plan(lab, Instance::documented()).ok());
     let topics = plans.flat_map(|plan| plan.topics).map(|topic| topic.name);
     let foreign: BTreeSet<String> = topics.filter(|topic| !own.contains(topic.as_str())).collect();
-    let brokers = vec![KAFKA.to_owned()];
+    let stands_on = vec![KAFKA.to_owned(), "lab-setup".to_owned()];
+    let expected: BTreeSet<String> = own.iter().map(|topic| (*topic).to_owned()).collect();
     (!own.is_empty() && !foreign.is_empty()).then(|| Trial {
         name: "topic::none-of-another-lab".to_owned(),
         what: format!("none of {}", foreign.iter().cloned().collect::<Vec<_>>().join(", ")),
-        kind: Kind::Fault(Holds { stands_on: brokers.clone(), ..Holds::default() }),
-        stations: Some(brokers),
+        kind: Kind::Fault(Holds { stands_on: stands_on.clone(), ..Holds::default() }),
+        stations: Some(stands_on),
         engine: false,
         check: Check::plain(move |lab| {
-            let foreign = foreign.clone();
+            let (expected, foreign) = (expected.clone(), foreign.clone());
             Box::pin(async move {
                 let there = kafka::topics(&lab.bootstrap()).await?;
+                // A lab without topics has none of another one either.
+                if !expected.iter().all(|topic| there.contains(topic)) {
+                    bail!("{there:?} are not all of {expected:?}");
+                }
                 let strays: Vec<_> = there.iter().filter(|topic| foreign.contains(*topic)).collect();
                 if !strays.is_empty() {
                     bail!("{strays:?} are topics of another lab");
