@@ -8,6 +8,8 @@ use serde_json::Value;
 
 /// Where the files are, from the project's root.
 pub const FOLDER: &str = "monitoring/grafana/dashboards";
+/// The tag of dashboards whose queries only a lab with logs can answer.
+pub const OF_LOGS: &str = "logs";
 /// How a description says that a panel may be empty, and why.
 pub const MAY_BE_EMPTY: &str = "May be empty:";
 
@@ -18,6 +20,8 @@ pub struct Dashboard {
     pub uid: String,
     /// As people see it.
     pub title: String,
+    /// By which people find it; [`OF_LOGS`] says that it is about the logging half.
+    pub tags: Vec<String>,
     /// What is chosen at its head.
     pub variables: Vec<Variable>,
     /// Every panel that has queries, those in collapsed rows too.
@@ -95,6 +99,8 @@ pub fn parse(text: &str) -> Result<Dashboard> {
     let of = |value: &Value, key: &str| value[key].as_str().map(str::to_owned);
     let title = of(&json, "title").context("no title")?;
     let uid = of(&json, "uid").context("no uid")?;
+    let tags = json["tags"].as_array().into_iter().flatten();
+    let tags = tags.filter_map(|t| t.as_str().map(str::to_owned)).collect();
     let list = json["templating"]["list"].as_array().cloned().unwrap_or_default();
     let variables = list.iter().map(variable).collect::<Result<_>>()?;
     let mut panels = Vec::new();
@@ -119,7 +125,7 @@ pub fn parse(text: &str) -> Result<Dashboard> {
     if panels.is_empty() {
         bail!("no panels");
     }
-    Ok(Dashboard { uid, title, variables, panels })
+    Ok(Dashboard { uid, title, tags, variables, panels })
 }
 
 fn variable(json: &Value) -> Result<Variable> {

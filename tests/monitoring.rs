@@ -56,7 +56,7 @@ const RULES: &str =
 async fn the_rules_do_what_their_tests_say() {
     let output = tool("prometheus", &root().join("monitoring"), RULES).await;
     assert!(output.status.success(), "{}", text(&output));
-    assert_eq!(text(&output).matches("SUCCESS").count(), 4 + 5, "{}", text(&output));
+    assert_eq!(text(&output).matches("SUCCESS").count(), 5 + 6, "{}", text(&output));
 }
 
 #[rstest]

@@ -4,6 +4,7 @@ pub mod alertmanager;
 mod avro_text;
 pub mod checkpoints;
 mod committed;
+pub mod elasticsearch;
 pub mod groups;
 pub mod kafka;
 pub mod oci;

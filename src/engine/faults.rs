@@ -14,10 +14,11 @@ use testcontainers::bollard::query_parameters::{
 };
 
 use super::{Engine, FAULT_LABEL, INSTANCE_LABEL, InstanceState};
+use crate::clients::elasticsearch::Elasticsearch;
 use crate::clients::producer::Order;
 use crate::clients::scenarios::Scenario;
 use crate::probes::{Answer, eventually};
-use crate::topology::{Endpoints, Fault, LabFile, Plan, Service, Step};
+use crate::topology::{Endpoints, Fault, LabFile, Plan, SEARCH, Service, Step};
 
 /// The image of the program itself: it brings `ip` and `tc`.
 const OWN_IMAGE: &str = "streamlab";
@@ -138,9 +139,27 @@ impl Breakable<'_> {
                     self.within_network(service, &script).await?;
                 }
             }
+            Step::Search { services, settings, index } => {
+                for service in self.all(services) {
+                    let elasticsearch = self.elasticsearch(service)?;
+                    let set = settings.iter().map(|(name, value)| (name.clone(), Some(value.clone())));
+                    elasticsearch.set_cluster(&set.collect()).await?;
+                    if let Some(index) = index {
+                        elasticsearch.make_index(index).await?;
+                    }
+                }
+            }
             Step::Produce { scenario, records } => self.produce(scenario, *records).await?,
         }
         Ok(())
+    }
+
+    /// The Elasticsearch that a service is, by the role it plays.
+    fn elasticsearch(&self, service: &Service) -> Result<Elasticsearch> {
+        let mut players = self.plan.roles.get(SEARCH).into_iter().flatten();
+        let player = players.find(|p| p.service == service.name);
+        let player = player.with_context(|| format!("{} does not play {SEARCH}", service.name))?;
+        Ok(Elasticsearch::new(Endpoints::of(self.plan).url(&service.name, &player.inside)?))
     }
 
     /// Undoes the steps of faults, all of them before it waits for any service: one may need another's to be ready.
@@ -185,6 +204,15 @@ impl Breakable<'_> {
             Step::Slow { .. } if runs => {
                 let script = "tc qdisc show dev eth0 | grep -q tbf || exit 0; tc qdisc del dev eth0 root";
                 self.within_network(service, script).await
+            }
+            Step::Search { settings, index, .. } if runs => {
+                let elasticsearch = self.elasticsearch(service)?;
+                let unset = settings.keys().map(|name| (name.clone(), None));
+                elasticsearch.set_cluster(&unset.collect()).await?;
+                match index {
+                    Some(index) => elasticsearch.remove_index(index).await,
+                    None => Ok(()),
+                }
             }
             // One that was started anew in between has nothing left of it.
             _ => Ok(()),

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 
 use super::{setup_monitoring, variable};
+use crate::clients::elasticsearch::Elasticsearch;
 use crate::clients::kafka;
 use crate::clients::schema_registry::{Registered, SchemaRegistry};
 use crate::probes::{Answer, eventually};
@@ -25,8 +26,10 @@ pub(crate) enum Step {
         /// The folders.
         folders: Vec<PathBuf>,
     },
-    /// Topics, one written and read record, schemas.
+    /// Topics, one written and read record; schemas, where a registry is named.
     Lab,
+    /// Index templates, from a folder of them.
+    Search,
     /// Configuration of Prometheus and Alertmanager, filled in from the environment.
     Monitoring(setup_monitoring::Args),
 }
@@ -35,6 +38,7 @@ pub(super) async fn run(step: Step) -> Result<()> {
     match step {
         Step::Volumes { folders } => open_up(&folders),
         Step::Lab => lab().await,
+        Step::Search => search().await,
         Step::Monitoring(args) => setup_monitoring::run(&args),
     }
 }
@@ -76,11 +80,39 @@ async fn lab() -> Result<()> {
     })
     .await?;
     println!("a record was written and read");
-    let registry = SchemaRegistry::new(variable("SCHEMA_REGISTRY_URL")?);
+    match std::env::var("SCHEMA_REGISTRY_URL") {
+        Ok(url) => schemas(SchemaRegistry::new(url)).await,
+        Err(_) => Ok(()),
+    }
+}
+
+async fn schemas(registry: SchemaRegistry) -> Result<()> {
     registry.set_compatibility(COMPATIBILITY).await.context("the global compatibility")?;
     let schemas = PathBuf::from(variable("SCHEMAS_DIR")?);
     for scenario in variable("SCENARIOS")?.split(',') {
         register(&registry, &schemas.join(scenario)).await?;
+    }
+    Ok(())
+}
+
+/// Puts every `NAME.json` of a folder as the index template NAME.
+async fn search() -> Result<()> {
+    let elasticsearch = Elasticsearch::new(variable("ELASTICSEARCH_URL")?);
+    let folder = PathBuf::from(variable("TEMPLATES")?);
+    let unreadable = || format!("{} cannot be read", folder.display());
+    let files = std::fs::read_dir(&folder).with_context(unreadable)?;
+    let mut files: Vec<PathBuf> = files.map(|f| Ok(f?.path())).collect::<Result<_>>()?;
+    files.retain(|f| f.extension().is_some_and(|e| e == "json"));
+    files.sort();
+    if files.is_empty() {
+        bail!("{} holds no template: NAME.json is expected", folder.display());
+    }
+    for file in files {
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let refused = || format!("index template {}", file.display());
+        let template = serde_json::from_slice(&std::fs::read(&file).with_context(refused)?);
+        elasticsearch.put_template(&name, &template.with_context(refused)?).await.with_context(refused)?;
+        println!("index template {name}");
     }
     Ok(())
 }

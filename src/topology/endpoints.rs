@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::{KAFKA, SCHEMA_REGISTRY};
+use super::plan::{KAFKA, SCHEMA_REGISTRY, SEARCH};
 use super::{Plan, TopologyError};
 
 /// Host addresses of one instance.
@@ -80,10 +80,21 @@ impl Endpoints {
     /// # Errors
     /// The lab has none.
     pub fn registry_url(&self) -> Result<String, TopologyError> {
-        let found = self.roles.get(SCHEMA_REGISTRY).and_then(|addresses| addresses.first());
-        let address = found.ok_or_else(|| {
-            TopologyError::whole(format!("nobody plays {SCHEMA_REGISTRY} in lab {}", self.lab))
-        })?;
+        self.base_url(SCHEMA_REGISTRY)
+    }
+
+    /// Base URL of Elasticsearch.
+    ///
+    /// # Errors
+    /// The lab has none.
+    pub fn search_url(&self) -> Result<String, TopologyError> {
+        self.base_url(SEARCH)
+    }
+
+    fn base_url(&self, role: &str) -> Result<String, TopologyError> {
+        let found = self.roles.get(role).and_then(|addresses| addresses.first());
+        let address =
+            found.ok_or_else(|| TopologyError::whole(format!("nobody plays {role} in lab {}", self.lab)))?;
         Ok(format!("http://{address}"))
     }
 
@@ -95,6 +106,9 @@ impl Endpoints {
         ];
         if let Ok(url) = self.registry_url() {
             variables.push(("SCHEMA_REGISTRY_URL".to_owned(), url));
+        }
+        if let Ok(url) = self.search_url() {
+            variables.push(("ELASTICSEARCH_URL".to_owned(), url));
         }
         for (service, ports) in &self.services {
             for (port, number) in ports {

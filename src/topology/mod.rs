@@ -29,7 +29,7 @@ pub use file::{
 pub use names::{DEFAULT_INSTANCE, Instance, InstanceError, instance_option};
 pub use plan::{
     AddonMount, ENGINE_SOCKET, FileMount, Health, KAFKA, LogLimit, Plan, Player, Port, Restart,
-    SCHEMA_REGISTRY, Service, Stop, TopicPlan, Volume, Wait,
+    SCHEMA_REGISTRY, SEARCH, Service, Stop, TopicPlan, Volume, Wait,
 };
 pub use resolve::parse_bytes;
 pub use rows::{Alert, Command, Fault, Flow, Step, Topic};

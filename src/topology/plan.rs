@@ -228,6 +228,8 @@ pub struct TopicPlan {
 pub const KAFKA: &str = "kafka";
 /// The role of who sends alerts on: a lab without it proves none.
 pub(super) const ALERTS: &str = "alerts";
+/// The role of Elasticsearch.
+pub const SEARCH: &str = "search";
 /// The role of the schema registry.
 pub const SCHEMA_REGISTRY: &str = "schema-registry";
 

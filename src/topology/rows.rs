@@ -123,6 +123,15 @@ pub enum Step {
         /// Kilobits a second of each.
         kilobits: u32,
     },
+    /// Elasticsearch is set otherwise than it should be; undone by taking the settings back and removing the index.
+    Search {
+        /// Which services are set so.
+        services: Vec<String>,
+        /// Settings of the cluster.
+        settings: BTreeMap<String, String>,
+        /// An index that is made after that.
+        index: Option<String>,
+    },
     /// So many records of a scenario are written at once; they stay.
     Produce {
         /// The scenario.
@@ -140,7 +149,8 @@ impl Step {
             | Self::Crash(services)
             | Self::Pause(services)
             | Self::Cut { services, .. }
-            | Self::Slow { services, .. } => services,
+            | Self::Slow { services, .. }
+            | Self::Search { services, .. } => services,
             Self::Produce { .. } => &[],
         }
     }
@@ -163,6 +173,11 @@ impl std::fmt::Display for Step {
             Self::Cut { from, .. } if from.is_empty() => write!(f, "cut {names} from the network"),
             Self::Cut { from, .. } => write!(f, "cut {names} from {}", from.join(", ")),
             Self::Slow { kilobits, .. } => write!(f, "let {names} send at most {kilobits} kilobits a second"),
+            Self::Search { settings, .. } => {
+                let settings: Vec<_> =
+                    settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                write!(f, "set {} in {names}", settings.join(", "))
+            }
             Self::Produce { scenario, records } => write!(f, "write {records} records of {scenario}"),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use streamlab::clients::http;
-use streamlab::dashboards::{Dashboard, dashboards};
+use streamlab::dashboards::{Dashboard, OF_LOGS, dashboards};
 use streamlab::probes::{Answer, eventually};
 
 use crate::lab::Lab;
@@ -17,17 +17,20 @@ const EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
     [
-        chapter.flow("dashboards", Check::plain(|lab| Box::pin(every_panel(lab)))),
-        chapter.flow("grafana", Check::plain(|lab| Box::pin(by_grafana(lab)))),
+        chapter.flow("dashboards", Check::plain(|lab| Box::pin(every_panel(lab, false)))),
+        chapter.flow("dashboards-logs", Check::plain(|lab| Box::pin(every_panel(lab, true)))),
+        chapter.flow("grafana", Check::plain(|lab| Box::pin(by_grafana(lab, false)))),
+        chapter.flow("grafana-logs", Check::plain(|lab| Box::pin(by_grafana(lab, true)))),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-async fn every_panel(lab: Arc<Lab>) -> Result<String> {
+/// Of the dashboards about logs, or of the others.
+async fn every_panel(lab: Arc<Lab>, of_logs: bool) -> Result<String> {
     let prometheus = prometheus(&lab)?;
-    let dashboards = dashboards(&lab.project.root)?;
+    let dashboards = chosen(&lab, of_logs)?;
     let (mut panels, mut queries, mut empty) = (0, 0, Vec::new());
     for dashboard in &dashboards {
         let values = eventually(
@@ -82,7 +85,13 @@ async fn every_panel(lab: Arc<Lab>) -> Result<String> {
     ))
 }
 
-async fn by_grafana(lab: Arc<Lab>) -> Result<String> {
+fn chosen(lab: &Lab, of_logs: bool) -> Result<Vec<Dashboard>> {
+    let mut all = dashboards(&lab.project.root)?;
+    all.retain(|dashboard| dashboard.tags.iter().any(|tag| tag == OF_LOGS) == of_logs);
+    Ok(all)
+}
+
+async fn by_grafana(lab: Arc<Lab>, of_logs: bool) -> Result<String> {
     let base = lab.endpoints.url("grafana", "web")?;
     let get = async |path: &str| -> Result<Value> {
         let request = http().get(format!("{base}{path}")).basic_auth("admin", Some("admin"));
@@ -90,7 +99,7 @@ async fn by_grafana(lab: Arc<Lab>) -> Result<String> {
     };
     let sources = get("/api/datasources").await?;
     let source = sources[0]["uid"].as_str().context("no data source")?.to_owned();
-    let ours: Vec<Dashboard> = dashboards(&lab.project.root)?;
+    let ours = chosen(&lab, of_logs)?;
     let mut queries = 0;
     for dashboard in &ours {
         get(&format!("/api/dashboards/uid/{}", dashboard.uid)).await.context(dashboard.title.clone())?;

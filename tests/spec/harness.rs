@@ -40,7 +40,6 @@ struct Planned {
 /// A lab and its trials.
 struct LabTrials {
     lab: String,
-    services: usize,
     trials: Vec<Planned>,
 }
 
@@ -94,7 +93,7 @@ fn try_run(mut args: Arguments, chapters: &Chapters, faults: bool) -> Result<Exi
                 .push(libtest_mimic::Trial::test(name, move || handle.block_on(waiting.run(report, folder))));
         }
         if !seats.is_empty() {
-            labs.push(LabSeats { lab: of_lab.lab, services: of_lab.services, seats });
+            labs.push(LabSeats { lab: of_lab.lab, seats });
         }
     }
     // Each waits for its turn in a thread of its own; the schedule says how many run at a time.
@@ -115,12 +114,11 @@ fn try_run(mut args: Arguments, chapters: &Chapters, faults: bool) -> Result<Exi
 /// A lab and the trials that run in it.
 struct LabSeats {
     lab: String,
-    services: usize,
     seats: Seats,
 }
 
-/// Each lab proves what breaks nothing on the documented ports, one after the other, the largest last. That one stays and suffers
-/// its faults; beside it the others suffer theirs, started anew on other ports.
+/// Each lab proves what breaks nothing on the documented ports, one after the other, the one with most faults last. That one stays
+/// and suffers them; beside it the others suffer theirs, started anew on other ports.
 async fn run_labs(project: Project, mut labs: Vec<LabSeats>, attached: Option<Arc<Lab>>) -> Result<()> {
     if let Some(lab) = attached {
         for of_lab in labs {
@@ -131,28 +129,28 @@ async fn run_labs(project: Project, mut labs: Vec<LabSeats>, attached: Option<Ar
     remove_on_signal(&project);
     // What a killed run left.
     remove_all(&project).await?;
-    labs.sort_by_key(|of_lab| of_lab.services);
-    let Some(largest) = labs.pop() else { return Ok(()) };
+    labs.sort_by_key(|of_lab| of_lab.seats.faults());
+    let Some(last) = labs.pop() else { return Ok(()) };
     let mut breaking = Vec::new();
     for LabSeats { lab, seats, .. } in labs {
         let (harmless, faults) = seats.split();
         in_lab(&project, &lab, vacant(&project, &lab, INSTANCE)?, harmless).await?;
         breaking.push((lab, faults));
     }
-    let place = vacant(&project, &largest.lab, INSTANCE)?;
-    let stations = largest.seats.stations();
-    let (harmless, faults) = largest.seats.split();
-    let lab = match start(project.clone(), &largest.lab, place, stations).await {
+    let place = vacant(&project, &last.lab, INSTANCE)?;
+    let stations = last.seats.stations();
+    let (harmless, faults) = last.seats.split();
+    let lab = match start(project.clone(), &last.lab, place, stations).await {
         Ok(lab) => Arc::new(lab),
         Err(error) => {
-            let why = format!("lab {} did not start: {error:#}", largest.lab);
+            let why = format!("lab {} did not start: {error:#}", last.lab);
             let others = breaking.into_iter().map(|(_, seats)| seats);
             others.chain([harmless, faults]).for_each(|seats| seats.fail(&why));
             return Ok(());
         }
     };
     harmless.play(&lab).await;
-    // Their ports are chosen while all of the largest lab's are taken.
+    // Their ports are chosen while all of this lab's are taken.
     let mut beside = Vec::new();
     for (other, seats) in breaking {
         let place = vacant(&project, &other, &format!("{INSTANCE}-{other}"))?;
@@ -225,8 +223,7 @@ fn planned_labs(
             let not_run = not_run(project, plan, attached, faults, &trial);
             Planned { trial, not_run }
         });
-        let services = plan.services.len();
-        planned_labs.push(LabTrials { lab: plan.lab.clone(), services, trials: planned.collect() });
+        planned_labs.push(LabTrials { lab: plan.lab.clone(), trials: planned.collect() });
     }
     let rows: BTreeSet<&str> = project.file.flows.iter().map(|f| f.id.get_ref().as_str()).collect();
     if rows != given {

@@ -20,11 +20,12 @@ pub(crate) fn trials(_: &Chapter<'_>) -> Vec<Trial> {
 }
 
 /// Lines that may say ERROR, each with the reason.
-const EXPECTED: [(&str, &str); 3] = [
+const EXPECTED: [(&str, &str); 4] = [
     (
         "controller event queue overloaded. Timed out heartbeat",
         "a machine that is short of CPU for a moment: the broker repeats its heartbeat, and the counts show that nothing was lost",
     ),
+    ("-XX:+ExitOnOutOfMemoryError", "Elasticsearch says with which options it was started"),
     (
         "disabling udev device properties",
         "the node exporter sees the machine's disks, not what udev knows of them: the figures are there",

@@ -7,6 +7,7 @@
 //! - [`faults`]: killed brokers, controllers, driver, registry; the lab stopped and started again
 //! - [`plans`]: each container is what the plan says; [`ports`], [`command_rows`]: the documented tables
 //! - [`metrics`]: exporters and agents → Prometheus; [`dashboards`]: Prometheus → every panel
+//! - [`log_lines`]: log files → Elasticsearch
 //! - [`alerts`], [`followed`]: fault → Prometheus → Alertmanager → receiver → resolved
 //! - [`health`]: readiness as compose and the virtual machine ask for it
 //! - [`logs`]: nothing unexpected was said while all this ran
@@ -32,6 +33,7 @@ mod health;
 mod kafka;
 mod lab;
 mod locks;
+mod log_lines;
 mod logs;
 mod metrics;
 mod plans;
@@ -50,13 +52,14 @@ use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
 
-const CHAPTERS: [fn(&trial::Chapter<'_>) -> Vec<trial::Trial>; 14] = [
+const CHAPTERS: [fn(&trial::Chapter<'_>) -> Vec<trial::Trial>; 15] = [
     kafka::trials,
     topics::trials,
     transactions::trials,
     events::trials,
     spark::trials,
     metrics::trials,
+    log_lines::trials,
     dashboards::trials,
     plans::trials,
     ports::trials,

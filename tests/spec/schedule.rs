@@ -113,6 +113,11 @@ impl Seats {
         (Self { flows: self.flows, scans: self.scans, ..Self::default() }, faults)
     }
 
+    /// How many trials disturb the lab.
+    pub(crate) fn faults(&self) -> usize {
+        self.faults.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.all().next().is_none()
     }

@@ -1,0 +1,151 @@
+//! Questions to Elasticsearch. What is written there comes from Filebeat, Logstash or the lab's own pipeline, not from here.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+/// Documents that one question brings.
+const PAGE: usize = 2000;
+
+/// An Elasticsearch by its base URL, such as `http://127.0.0.1:9200`.
+#[derive(Debug, Clone)]
+pub struct Elasticsearch {
+    url: String,
+}
+
+/// A document, by what makes it that one.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// The index that it is in.
+    pub index: String,
+    /// Its id.
+    pub id: String,
+    /// Its fields.
+    pub source: Value,
+}
+
+impl Elasticsearch {
+    /// The Elasticsearch at `url`.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into() }
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Value)> {
+        let mut request = super::http().request(method, format!("{}/{path}", self.url));
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+    }
+
+    async fn done(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+        let (status, answer) = self.ask(method, path, body).await?;
+        if !status.is_success() {
+            bail!("{}/{path} answers {status}: {}", self.url, reason(&answer));
+        }
+        Ok(answer)
+    }
+
+    /// Makes or replaces an index template.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses the template; its reason.
+    pub async fn put_template(&self, name: &str, template: &Value) -> Result<()> {
+        self.done(Method::PUT, &format!("_index_template/{name}"), Some(template)).await?;
+        Ok(())
+    }
+
+    /// Sets settings of the cluster; one without a value goes back to its default.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses a setting.
+    pub async fn set_cluster(&self, settings: &BTreeMap<String, Option<String>>) -> Result<()> {
+        self.done(Method::PUT, "_cluster/settings", Some(&json!({ "persistent": settings }))).await?;
+        Ok(())
+    }
+
+    /// Makes an index, without waiting until it can be written to.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses; not where the index is there already.
+    pub async fn make_index(&self, name: &str) -> Result<()> {
+        let path = format!("{name}?wait_for_active_shards=0&timeout=1s");
+        let (status, answer) = self.ask(Method::PUT, &path, Some(&json!({}))).await?;
+        if !status.is_success() && answer["error"]["type"] != "resource_already_exists_exception" {
+            bail!("index {name} was not made: {}", reason(&answer));
+        }
+        Ok(())
+    }
+
+    /// Removes an index, where it is there.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses.
+    pub async fn remove_index(&self, name: &str) -> Result<()> {
+        let (status, answer) = self.ask(Method::DELETE, name, None).await?;
+        if !status.is_success() && status != StatusCode::NOT_FOUND {
+            bail!("index {name} was not removed: {}", reason(&answer));
+        }
+        Ok(())
+    }
+
+    /// How many documents a query finds. Indices that do not exist have none.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses the query.
+    pub async fn count(&self, indices: &str, query: &Value) -> Result<u64> {
+        let path = format!("{indices}/_count?ignore_unavailable=true&allow_no_indices=true");
+        let answer = self.done(Method::POST, &path, Some(&json!({ "query": query }))).await?;
+        answer["count"].as_u64().with_context(|| format!("no count in {answer}"))
+    }
+
+    /// Every document that a query finds, from pages that belong to one moment. What was written just before is seen too.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses the query.
+    pub async fn documents(&self, indices: &str, query: &Value) -> Result<Vec<Document>> {
+        let there = "ignore_unavailable=true&allow_no_indices=true";
+        self.done(Method::POST, &format!("{indices}/_refresh?{there}"), None).await?;
+        let opened = self.done(Method::POST, &format!("{indices}/_pit?keep_alive=1m&{there}"), None).await?;
+        let pit = opened["id"].as_str().context("no id of a point in time")?;
+        let found = self.pages(pit, query).await;
+        self.done(Method::DELETE, "_pit", Some(&json!({ "id": pit }))).await?;
+        found
+    }
+
+    async fn pages(&self, pit: &str, query: &Value) -> Result<Vec<Document>> {
+        let mut documents = Vec::new();
+        let mut question = json!({
+            "size": PAGE, "query": query, "sort": ["_shard_doc"], "track_total_hits": false,
+            "pit": { "id": pit, "keep_alive": "1m" },
+        });
+        loop {
+            let answer = self.done(Method::POST, "_search", Some(&question)).await?;
+            if answer["timed_out"] == true || answer["_shards"]["failed"] != 0 {
+                bail!("not every shard answered: {}", answer["_shards"]);
+            }
+            let hits = answer["hits"]["hits"].as_array().with_context(|| format!("no hits in {answer}"))?;
+            let text = |hit: &Value, field: &str| hit[field].as_str().unwrap_or_default().to_owned();
+            documents.extend(hits.iter().map(|hit| Document {
+                index: text(hit, "_index"),
+                id: text(hit, "_id"),
+                source: hit["_source"].clone(),
+            }));
+            let Some(last) = hits.last().filter(|_| hits.len() == PAGE) else { return Ok(documents) };
+            question["search_after"] = last["sort"].clone();
+        }
+    }
+}
+
+/// What Elasticsearch says of an error: its type and reason, or all of it.
+fn reason(answer: &Value) -> String {
+    let root = answer["error"]["root_cause"].get(0).unwrap_or(&answer["error"]);
+    match (root["type"].as_str(), root["reason"].as_str()) {
+        (Some(kind), Some(reason)) => format!("{reason} ({kind})"),
+        _ => answer.to_string(),
+    }
+}
