@@ -81,7 +81,9 @@ fn written_out(file: &LabFile) -> Vec<String> {
         ports.extend(plan.host_ports().map(|(port, ..)| port.to_string()));
     }
     let of_services = file.services.iter().flat_map(|(name, service)| {
-        service.command.iter().chain(service.environment.values()).map(move |text| (name, text))
+        // A time in milliseconds is no port.
+        let values = service.environment.iter().filter(|(variable, _)| !variable.ends_with("_MS"));
+        service.command.iter().chain(values.map(|(_, value)| value)).map(move |text| (name, text))
     });
     let of_commands = file.commands.iter().map(|c| (c.id.get_ref(), &c.run));
     let mut found = Vec::new();

@@ -182,7 +182,7 @@ pub(super) async fn take_from(
     let mut lacking = Vec::new();
     let own: BTreeSet<String> = recipe_images(project, &engine.arch)?
         .into_iter()
-        .filter(|i| i.recipe.program)
+        .filter(|i| i.has_program)
         .map(|i| i.reference)
         .collect();
     for reference in references(project, engine, plan, source)? {

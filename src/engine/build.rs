@@ -138,7 +138,7 @@ impl Engine {
                 return Err(build_failure(&image.name, &tail, &why));
             }
         }
-        if image.recipe.program {
+        if image.has_program {
             // Every edit of the program makes a new own image: old ones that no container uses are removed at once.
             for old in self.built_images().await? {
                 if let Some(reference) =

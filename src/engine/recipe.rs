@@ -19,6 +19,8 @@ pub struct RecipeImage {
     pub reference: String,
     /// The recipe.
     pub recipe: Recipe,
+    /// This program is in it: by its own recipe, or by one that it stands on.
+    pub has_program: bool,
     dir: PathBuf,
 }
 
@@ -60,7 +62,9 @@ pub fn recipe_images(project: &Project, arch: &str) -> Result<Vec<RecipeImage>> 
         });
         let reference = format!("streamlab/{name}:{hash}");
         hashes.insert(name, hash);
-        images.push(RecipeImage { name: name.clone(), reference, recipe: recipe.clone(), dir });
+        let below = images.iter().filter(|i| recipe.from.iter().any(|from| *from.get_ref() == i.name));
+        let has_program = recipe.program || below.into_iter().any(|i| i.has_program);
+        images.push(RecipeImage { name: name.clone(), reference, recipe: recipe.clone(), has_program, dir });
     }
     Ok(images)
 }
@@ -94,7 +98,7 @@ fn context_files(project: &Project, recipe: &Recipe, dir: &Path) -> Result<BTree
         for name in ["Cargo.toml", "Cargo.lock"] {
             files.insert(format!("source/{name}"), project.root.join(name));
         }
-        for folder in ["examples", "records", "src", "tests"] {
+        for folder in ["examples", "pipeline", "records", "src", "tests"] {
             walk(&project.root.join(folder), &format!("source/{folder}"), &mut files)?;
         }
     }

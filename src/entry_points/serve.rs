@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use super::variable;
 use crate::engine::Engine;
 use crate::own_services::exporter::{Exporter, Used};
-use crate::own_services::{app, metrics, receiver};
+use crate::own_services::{app, metrics, pipeline, receiver};
 use crate::probes::Usage;
 use crate::signals::watch_signals;
 
@@ -23,6 +23,21 @@ pub(crate) enum Service {
     /// Consumer lag (BOOTSTRAP_SERVERS), Spark's queries (CHECKPOINT_DIR), containers of the network NETWORK, this one being
     /// CONTAINER_NAME.
     Exporter(ExporterArgs),
+    /// Logstash's pipeline files, carried out by this program.
+    Pipeline(PipelineArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PipelineArgs {
+    /// Address to say on how far it is.
+    #[arg(long, default_value = "0.0.0.0:9600")]
+    listen: SocketAddr,
+    /// The list of pipelines, where Logstash has it.
+    #[arg(long, default_value = "/usr/share/logstash/config/pipelines.yml")]
+    pipelines: PathBuf,
+    /// Folder for what must outlive the program.
+    #[arg(long, default_value = "/usr/share/logstash/data")]
+    data: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -63,6 +78,15 @@ pub(super) async fn run(service: Service) -> Result<()> {
             let exporter = Exporter::new(&variable("BOOTSTRAP_SERVERS")?, checkpoints, used);
             exporter.run(listen(args.listen).await?, stop).await;
             Ok(())
+        }
+        Service::Pipeline(args) => {
+            // Before anything is read or listened on: a mistake in a file ends it here.
+            let variable = |name: &str| std::env::var(name).ok();
+            let pipelines = streamlab_pipeline::pipelines(
+                &args.pipelines,
+                &streamlab_pipeline::Surroundings { variable: &variable },
+            )?;
+            pipeline::run(listen(args.listen).await?, pipelines, args.data, stop).await
         }
         Service::Receiver(args) => {
             let runbooks = variable("RUNBOOKS")?.into();

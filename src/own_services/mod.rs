@@ -4,4 +4,5 @@
 pub mod app;
 pub mod exporter;
 pub mod metrics;
+pub mod pipeline;
 pub mod receiver;

@@ -13,7 +13,7 @@ use streamlab::project::Project;
 use streamlab::topology::{Instance, Plan, Source};
 use tokio::runtime::Runtime;
 
-use crate::lab::{INSTANCE, Lab, attached, remove_all, remove_on_signal, start, vacant};
+use crate::lab::{INSTANCE, Lab, attached, hold, remove_all, remove_on_signal, start, vacant};
 use crate::report::{Report, Row, Verdict};
 use crate::schedule::{Seats, seat};
 use crate::trial::{Chapter, Kind, Trial};
@@ -151,12 +151,14 @@ async fn run_labs(project: Project, mut labs: Vec<LabSeats>, attached: Option<Ar
     };
     harmless.play(&lab).await;
     // Their ports are chosen while all of this lab's are taken.
-    let mut beside = Vec::new();
+    let (mut beside, mut held) = (Vec::new(), Vec::new());
     for (other, seats) in breaking {
         let place = vacant(&project, &other, &format!("{INSTANCE}-{other}"))?;
+        held.extend(hold(&project, &other, &place)?);
         let project = &project;
         beside.push(async move { in_lab(project, &other, place, seats).await });
     }
+    drop(held);
     let ((), others) = tokio::join!(faults.play(&lab), futures::future::try_join_all(beside));
     lab.remove().await?;
     others?;

@@ -1,6 +1,7 @@
 //! The lab under test: started or attached to, asked, disturbed, removed; and the evidence of what failed in it.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, TcpListener};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -187,6 +188,13 @@ pub(crate) fn vacant(project: &Project, lab: &str, instance: &str) -> Result<Ins
     Ok(Instance::new(instance, free_offset(project, Some(lab), instance)?)?)
 }
 
+/// Holds the host ports of a place, so that the next one is another.
+pub(crate) fn hold(project: &Project, lab: &str, place: &Instance) -> Result<Vec<TcpListener>> {
+    let plan = project.plan(Some(lab), place.clone())?;
+    let ports = plan.host_ports().map(|(port, ..)| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+    ports.collect::<Result<_, _>>().context("a port that was free just now")
+}
+
 /// Starts a lab with what `stations` need (the whole lab where none).
 pub(crate) async fn start(
     project: Project,
@@ -241,10 +249,10 @@ pub(crate) async fn attached(project: Project, attach: &str) -> Result<Lab> {
 /// The program changes with every edit and its image takes a second; all others must have been built.
 async fn build_own_image(engine: &Engine, project: &Project) -> Result<()> {
     let recipes = recipe_images(project, &engine.arch)?;
-    let (own, others): (Vec<_>, Vec<_>) = recipes.into_iter().partition(|r| r.recipe.program);
+    let (own, others): (Vec<_>, Vec<_>) = recipes.into_iter().partition(|r| r.has_program);
     let standing: BTreeSet<&String> =
         own.iter().flat_map(|r| r.recipe.from.iter().map(toml::Spanned::get_ref)).collect();
-    for recipe in &others {
+    for recipe in others.iter() {
         if standing.contains(&recipe.name) && engine.image_id(&recipe.reference).await?.is_none() {
             bail!("images are missing.\n  Build them: ./lab images build   (or run ./lab test, which does)");
         }

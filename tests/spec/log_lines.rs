@@ -1,5 +1,5 @@
-//! Log files → Elasticsearch: every event of a file is one document, whatever is killed, full or rotated meanwhile. What the lab's
-//! own services say on their output is the chapter `logs`.
+//! Log files → Elasticsearch: every event of a file is one document, as it stands (Filebeat) and parsed (Logstash), whatever is killed,
+//! full or rotated meanwhile. What the lab's own services say on their output is the chapter `logs`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 use streamlab::clients::elasticsearch::{Document, Elasticsearch};
 use streamlab::clients::kafka;
 use streamlab::probes::{Answer, eventually};
@@ -16,22 +16,52 @@ use streamlab::topology::KAFKA;
 use crate::episode::Participant;
 use crate::exact::exactly_once;
 use crate::lab::Lab;
+use crate::log_records::{DEV, Records};
 use crate::metrics::prometheus;
 use crate::transactions::new_run;
 use crate::trial::{Chapter, Check, PATIENCE, Trial};
 
-const EVERY: Duration = Duration::from_millis(500);
+pub(crate) const EVERY: Duration = Duration::from_millis(500);
 /// Where Kafka's nodes write, in their containers.
 const FOLDER: &str = "/usr/logs";
-const RAW: &str = "kafka-logs-filebeat-*";
+/// Who writes an index, and by which field a document names its file.
+const RAW: Way = Way { service: "filebeat", indices: "kafka-logs-filebeat-*", file: "kafka.file" };
+const PARSED: Way = Way { service: "logstash", indices: "kafka-logs-logstash-*", file: "log.file.path" };
+
+/// One of the two ways of a line.
+#[derive(Clone, Copy)]
+struct Way {
+    service: &'static str,
+    indices: &'static str,
+    file: &'static str,
+}
+
+impl Way {
+    /// The ways that run in a lab, or in the part of it that was started.
+    fn of(lab: &Lab) -> Vec<Self> {
+        [RAW, PARSED].into_iter().filter(|way| !lab.plan.meant(way.service).is_empty()).collect()
+    }
+
+    /// Every document of a file: the texts of its events.
+    async fn found(self, lab: &Lab, file: &str) -> Result<Vec<Document>> {
+        let query = match self.service {
+            "filebeat" => json!({ "term": { self.file: file } }),
+            // A renamed file has more letters behind its name.
+            _ => json!({ "prefix": { self.file: format!("{FOLDER}/{file}.log") } }),
+        };
+        elasticsearch(lab)?.documents(self.indices, &query).await
+    }
+}
 
 pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
     [
-        chapter.flow("logs-raw", Check::plain(|lab| Box::pin(raw(lab)))),
-        chapter.flow("logs-raw-cluster", Check::plain(|lab| Box::pin(raw(lab)))),
+        chapter.flow("logs-raw", Check::plain(|lab| Box::pin(whole(lab, RAW)))),
+        chapter.flow("logs-raw-cluster", Check::plain(|lab| Box::pin(whole(lab, RAW)))),
+        chapter.flow("logs-parsed", Check::plain(|lab| Box::pin(parsed(lab)))),
         chapter.flow("logs-rotated", Check::plain(|lab| Box::pin(rotated(lab)))),
         chapter.flow("logs-search-lost", Check::in_episode(|lab, e| Box::pin(while_broken(lab, e)))),
         chapter.flow("logs-filebeat-lost", Check::in_episode(|lab, e| Box::pin(while_broken(lab, e)))),
+        chapter.flow("logs-logstash-lost", Check::in_episode(|lab, e| Box::pin(while_broken(lab, e)))),
         chapter.flow("logs-held-back", Check::in_episode(|lab, e| Box::pin(while_broken(lab, e)))),
         chapter.flow("elasticsearch-metrics", Check::plain(|lab| Box::pin(metrics(lab)))),
     ]
@@ -40,13 +70,12 @@ pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
     .collect()
 }
 
-fn elasticsearch(lab: &Lab) -> Result<Elasticsearch> {
+pub(crate) fn elasticsearch(lab: &Lab) -> Result<Elasticsearch> {
     Ok(Elasticsearch::new(lab.endpoints.search_url()?))
 }
 
-/// The events of a text as Filebeat's configuration cuts them: a line that does not begin with a date belongs to the event before it.
-/// Each with the place where it begins.
-fn events(text: &str) -> Vec<(usize, String)> {
+/// The events of a text: a line that does not begin with a date belongs to the event before it.
+fn events(text: &str) -> Vec<String> {
     let dated = |line: &str| {
         let date = line.as_bytes().get(..12);
         date.is_some_and(|d| {
@@ -54,22 +83,31 @@ fn events(text: &str) -> Vec<(usize, String)> {
             d[0] == b'[' && digits.iter().all(|at| d[*at].is_ascii_digit()) && d[5] == b'-' && d[8] == b'-'
         })
     };
-    let (mut events, mut place) = (Vec::<(usize, String)>::new(), 0);
-    for line in text.split_inclusive('\n') {
-        let words = line.trim_end_matches(['\n', '\r']);
+    let mut events = Vec::<String>::new();
+    for line in text.lines() {
         match events.last_mut() {
-            Some((_, event)) if !dated(words) => {
+            Some(event) if !dated(line) => {
                 event.push('\n');
-                event.push_str(words);
+                event.push_str(line);
             }
-            _ => events.push((place, words.to_owned())),
+            _ => events.push(line.to_owned()),
         }
-        place += line.len();
     }
     events
 }
 
-async fn raw(lab: Arc<Lab>) -> Result<String> {
+/// Events with the same text are told apart by a number.
+fn numbered(events: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let mut number = |event: String| {
+        let times = seen.entry(event.clone()).or_default();
+        *times += 1;
+        format!("{event} (number {times} of this text)")
+    };
+    events.into_iter().map(&mut number).collect()
+}
+
+async fn whole(lab: Arc<Lab>, way: Way) -> Result<String> {
     // Something to say for every broker, and a name that only this run has.
     let topic = format!("logs-{}", new_run());
     kafka::create_topic(&lab.bootstrap(), &topic, 3).await?;
@@ -81,12 +119,7 @@ async fn raw(lab: Arc<Lab>) -> Result<String> {
     for node in &nodes {
         let container = lab.service(node)?.container.clone();
         for file in [container.clone(), format!("{container}-gc")] {
-            let text = lab.exec(node, &["cat", &format!("{FOLDER}/{file}.log")]).await?;
-            let mut expected = events(&text);
-            // The last one may still go on.
-            let Some((end, _)) = expected.pop() else { continue };
-            said += expected.iter().filter(|(_, event)| event.contains(&topic)).count();
-            let count = all_found(&lab, &file, end, expected).await?;
+            let count = all_found(&lab, way, node, &file, &topic, &mut said).await?;
             counts.push(format!("{file} {count}"));
         }
     }
@@ -96,70 +129,124 @@ async fn raw(lab: Arc<Lab>) -> Result<String> {
     Ok(format!("events, each one document: {}; {said} of them about {topic}", counts.join(", ")))
 }
 
-/// Waits until each event of the beginning of a file is a document; then each must be one, and nothing else from there.
-async fn all_found(lab: &Lab, file: &str, end: usize, expected: Vec<(usize, String)>) -> Result<usize> {
-    let elasticsearch = elasticsearch(lab)?;
+/// Waits until each event that a file has now is a document. Then each document must be an event that the file has, and as often.
+async fn all_found(
+    lab: &Lab,
+    way: Way,
+    node: &str,
+    file: &str,
+    topic: &str,
+    said: &mut usize,
+) -> Result<usize> {
+    let read = async || {
+        let text = lab.exec(node, &["cat", &format!("{FOLDER}/{file}.log")]).await?;
+        anyhow::Ok(events(&text))
+    };
+    let mut expected = read().await?;
+    // The last one may still go on.
+    expected.pop();
+    *said += expected.iter().filter(|event| event.contains(topic)).count();
     let expected = numbered(expected);
-    if expected.is_empty() {
-        return Ok(0);
-    }
     let count = expected.len();
     let found = eventually(&format!("{count} events of {file}"), PATIENCE, EVERY, || async {
-        let found = elasticsearch.documents(RAW, &json!({ "term": { "kafka.file": file } })).await?;
-        let mut events = Vec::new();
-        for document in found {
-            // Of an event of several lines it is the place of the last one.
-            let place = document.source["log"]["offset"].as_u64().context("no offset")?;
-            let place = usize::try_from(place)?;
-            if place < end {
-                events.push((place, message(&document)?.to_owned()));
-            }
-        }
-        let found = events.len();
-        Ok(if found >= count { Answer::Is(numbered(events)) } else { Answer::NotYet(found.to_string()) })
+        let found = way.found(lab, file).await?;
+        let texts = found.iter().map(|document| Ok(message(document)?.to_owned()));
+        let found = numbered(texts.collect::<Result<Vec<_>>>()?);
+        let missing = expected.iter().filter(|event| !found.contains(event)).count();
+        Ok(if missing == 0 { Answer::Is(found) } else { Answer::NotYet(format!("{missing} missing")) })
     })
     .await?;
-    exactly_once(file, expected, found)?;
+    let later = numbered(read().await?);
+    let unknown: Vec<&String> = found.iter().filter(|event| !later.contains(event)).collect();
+    if let Some(first) = unknown.first() {
+        bail!("{file}: {} documents are no events of it, or there too often: {first}", unknown.len());
+    }
     Ok(count)
-}
-
-/// Events with the same text are told apart by their order in the file.
-fn numbered(mut events: Vec<(usize, String)>) -> Vec<String> {
-    events.sort();
-    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    let mut number = |event: String| {
-        let times = seen.entry(event.clone()).or_default();
-        *times += 1;
-        format!("{event} (number {times} of this text)")
-    };
-    events.into_iter().map(|(_, event)| number(event)).collect()
 }
 
 fn message(document: &Document) -> Result<&str> {
     document.source["message"].as_str().with_context(|| format!("no message in {}", document.source))
 }
 
+/// The whole of the nodes' files, and the table of lines with their fields.
+async fn parsed(lab: Arc<Lab>) -> Result<String> {
+    let table = lab.project.root.join("monitoring/logstash/expected.json");
+    let table: Vec<Value> = serde_json::from_slice(&std::fs::read(table)?)?;
+    let run = new_run();
+    let mut files = Vec::new();
+    for (number, row) in table.iter().enumerate() {
+        // The same kind of file, and a name of this run's.
+        let name = row["file"].as_str().context("no file")?;
+        let kind = name.find("-gc.log").or(name.find(".log")).context("no log file")?;
+        let file = format!("spec-{run}-{number}");
+        let lines = row["lines"].as_array().context("no lines")?;
+        let lines: Vec<&str> = lines.iter().filter_map(Value::as_str).collect();
+        let path = format!("{file}{}", &name[kind..]);
+        File::new(&lab, &path)?.write(&format!("{}\n", lines.join("\n"))).await?;
+        files.push((path, file, lines.join("\n"), row));
+    }
+    for (path, file, text, row) in &files {
+        let query = json!({ "term": { PARSED.file: format!("{FOLDER}/{path}") } });
+        let document = eventually(&format!("{}: a document", row["about"]), PATIENCE, EVERY, || async {
+            let mut found = elasticsearch(&lab)?.documents(PARSED.indices, &query).await?;
+            Ok(match (found.pop(), found.len()) {
+                (Some(document), 0) => Answer::Is(document.source),
+                (None, _) => Answer::NotYet("none".to_owned()),
+                (_, more) => Answer::Never(anyhow::anyhow!("{} documents of one event", more + 1)),
+            })
+        })
+        .await?;
+        let fields = row["fields"].as_object().context("no fields")?;
+        for (field, wanted) in
+            fields.iter().map(|(field, wanted)| (field.as_str(), wanted)).chain([("message", &json!(text))])
+        {
+            // The node is the file's name, which is this run's.
+            let wanted = if field == "node" { &json!(file) } else { wanted };
+            if document[field] != *wanted {
+                bail!("{}: {field} is {}, not {wanted}", row["about"], document[field]);
+            }
+        }
+    }
+    Ok(format!("{} rows of the table; {}", table.len(), whole(lab, PARSED).await?))
+}
+
 /// A log file beside those of Kafka's nodes, written by hand in the first node.
 struct File<'a> {
     lab: &'a Lab,
     node: String,
+    path: String,
+}
+
+impl<'a> File<'a> {
+    fn new(lab: &'a Lab, name: &str) -> Result<Self> {
+        let node = lab.names_of(KAFKA).into_iter().next().context("nobody plays kafka")?;
+        Ok(Self { lab, node, path: format!("{FOLDER}/{name}") })
+    }
+
+    async fn run(&self, script: &str) -> Result<()> {
+        self.lab.exec(&self.node, &["sh", "-ec", script, "sh", &self.path]).await?;
+        Ok(())
+    }
+
+    /// Appends whole lines.
+    async fn write(&self, text: &str) -> Result<()> {
+        self.run(&format!("cat >>\"$1\" <<'END'\n{text}END")).await
+    }
+}
+
+/// Lines with today's date and a number each, and what must become of them.
+struct Lines<'a> {
+    file: File<'a>,
     name: String,
     written: Vec<String>,
 }
 
-impl<'a> File<'a> {
+impl<'a> Lines<'a> {
     fn new(lab: &'a Lab) -> Result<Self> {
-        let node = lab.names_of(KAFKA).into_iter().next().context("nobody plays kafka")?;
-        Ok(Self { lab, node, name: format!("spec-{}", new_run()), written: Vec::new() })
+        let name = format!("spec-{}", new_run());
+        Ok(Self { file: File::new(lab, &format!("{name}.log"))?, name, written: Vec::new() })
     }
 
-    async fn run(&self, script: &str) -> Result<()> {
-        let path = format!("{FOLDER}/{}.log", self.name);
-        self.lab.exec(&self.node, &["sh", "-ec", script, "sh", &path]).await?;
-        Ok(())
-    }
-
-    /// Lines with today's date and a number each.
     async fn write(&mut self, count: usize) -> Result<()> {
         let now = time::OffsetDateTime::now_utc();
         let (date, hour) = (now.date(), now.hour());
@@ -174,62 +261,79 @@ impl<'a> File<'a> {
             writeln!(text, "{line}")?;
             self.written.push(line);
         }
-        self.run(&format!("cat >>\"$1\" <<'END'\n{text}END")).await
+        self.file.write(&text).await
     }
 
-    async fn found(&self) -> Result<Vec<String>> {
-        let of_file = json!({ "term": { "kafka.file": self.name } });
-        let documents = elasticsearch(self.lab)?.documents(RAW, &of_file).await?;
-        documents.iter().map(|document| Ok(message(document)?.to_owned())).collect()
-    }
-
-    /// Every line that was written is a document, and nothing else is.
-    async fn is_found(&self) -> Result<()> {
-        let count = self.written.len();
-        let found = eventually(&format!("{count} lines of {}", self.name), PATIENCE, EVERY, || async {
-            let found = self.found().await?;
-            Ok(if found.len() >= count { Answer::Is(found) } else { Answer::NotYet(found.len().to_string()) })
-        })
-        .await?;
-        exactly_once(&self.name, self.written.clone(), found)
+    /// Every line that was written is a document on each way, and nothing else is.
+    async fn are_found(&self) -> Result<()> {
+        for way in Way::of(self.file.lab) {
+            let count = self.written.len();
+            let question = format!("{count} lines of {} by {}", self.name, way.service);
+            let found = eventually(&question, PATIENCE, EVERY, || async {
+                let found = way.found(self.file.lab, &self.name).await?;
+                let seen = found.len();
+                Ok(if seen >= count { Answer::Is(found) } else { Answer::NotYet(seen.to_string()) })
+            })
+            .await?;
+            let found: Vec<String> =
+                found.iter().map(|document| Ok(message(document)?.to_owned())).collect::<Result<_>>()?;
+            exactly_once(&question, self.written.clone(), found)?;
+        }
+        Ok(())
     }
 }
 
 async fn rotated(lab: Arc<Lab>) -> Result<String> {
-    let mut file = File::new(&lab)?;
-    file.write(500).await?;
-    // At once: Filebeat has not read it all, and the rest is in a file with another name.
-    file.run("mv \"$1\" \"$1.1\"").await?;
-    file.write(500).await?;
-    file.is_found().await?;
+    let mut lines = Lines::new(&lab)?;
+    lines.write(500).await?;
+    // At once: not all is read, and the rest is in a file with another name.
+    lines.file.run("mv \"$1\" \"$1.1\"").await?;
+    lines.write(500).await?;
+    lines.are_found().await?;
     // Emptied in place, as copytruncate does; the next line is at a place that was read before.
-    file.run("cp \"$1\" \"$1.2\"; : >\"$1\"").await?;
-    file.write(200).await?;
-    file.is_found().await?;
-    Ok(format!("{} lines, renamed once, emptied once", file.written.len()))
+    lines.file.run("cp \"$1\" \"/tmp/copy\"; : >\"$1\"").await?;
+    lines.write(200).await?;
+    lines.are_found().await?;
+    Ok(format!("{} lines, renamed once, emptied once", lines.written.len()))
 }
 
-/// Lines before, while something is broken, and after it.
+/// Lines and records before, while something is broken, and after it.
 async fn while_broken(lab: Arc<Lab>, mut episode: Participant) -> Result<String> {
-    let mut file = File::new(&lab)?;
-    file.write(300).await?;
-    file.is_found().await?;
+    let mut lines = Lines::new(&lab)?;
+    let mut records =
+        if lab.plan.meant(PARSED.service).is_empty() { None } else { Some(Records::new(&lab, DEV)?) };
+    lines.write(300).await?;
+    if let Some(records) = &mut records {
+        records.write(200).await?;
+    }
+    lines.are_found().await?;
     episode.broken().await?;
-    file.write(700).await?;
+    lines.write(700).await?;
+    if let Some(records) = &mut records {
+        records.write(300).await?;
+    }
     episode.mended().await?;
-    file.write(100).await?;
-    file.is_found().await?;
+    lines.write(100).await?;
+    lines.are_found().await?;
     // What was sent twice would come before a later line.
-    file.write(1).await?;
-    file.is_found().await?;
-    Ok(format!("{} lines, 700 of them written meanwhile: each found once", file.written.len()))
+    lines.write(1).await?;
+    lines.are_found().await?;
+    let of_topic = match records {
+        Some(mut records) => {
+            records.write(1).await?;
+            records.are_found().await?;
+            format!(", and {} records", records.count())
+        }
+        None => String::new(),
+    };
+    Ok(format!("{} lines, 700 of them written meanwhile{of_topic}: each found once", lines.written.len()))
 }
 
 async fn metrics(lab: Arc<Lab>) -> Result<String> {
     let (prometheus, elasticsearch) = (prometheus(&lab)?, elasticsearch(&lab)?);
-    let mut file = File::new(&lab)?;
-    file.write(60).await?;
-    file.is_found().await?;
+    let mut lines = Lines::new(&lab)?;
+    lines.write(60).await?;
+    lines.are_found().await?;
     // Kafka's nodes may say something between the two questions.
     let documents = eventually("Prometheus knows how many documents there are", PATIENCE, EVERY, || async {
         let counted = elasticsearch.count("*", &json!({ "match_all": {} })).await?;

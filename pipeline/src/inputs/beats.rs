@@ -1,0 +1,198 @@
+//! beats: what Filebeat and its kin send (Lumberjack, version 2). A window is acknowledged when its events are done, in the order in which
+//! windows come; until then the sender is told from time to time that somebody is there.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::tcp::address;
+use super::{Common, Exit, id_of};
+use crate::Checked;
+use crate::event::Event;
+use crate::options::Options;
+
+/// A sender that says nothing for so long is gone.
+const IDLE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Most bytes of one frame, and of what it holds.
+const MOST_BYTES: usize = 64 << 20;
+/// Most events of one window.
+const MOST_EVENTS: u32 = 100_000;
+const VERSION: u8 = b'2';
+
+#[derive(Debug)]
+pub(crate) struct Beats {
+    host: String,
+    port: u16,
+}
+
+impl Beats {
+    pub(super) fn of(options: &mut Options) -> Checked<Self> {
+        let (host, port) = address(options)?;
+        options.only("ssl_enabled", "false")?;
+        options.only("ssl", "false")?;
+        Ok(Self { host, port })
+    }
+
+    pub(super) async fn run(self, common: Common, exit: Exit) -> Result<()> {
+        let listener = TcpListener::bind((self.host.as_str(), self.port));
+        let listener = listener.await.with_context(|| format!("beats: port {} cannot be had", self.port))?;
+        let common = std::sync::Arc::new(common);
+        loop {
+            let (stream, from) = listener.accept().await?;
+            let (common, exit) = (std::sync::Arc::clone(&common), exit.clone());
+            tokio::spawn(async move {
+                if let Err(error) = serve(stream, &common, &exit).await {
+                    eprintln!("[WARN] beats: {from}: {error:#}");
+                }
+            });
+        }
+    }
+}
+
+async fn serve(mut stream: TcpStream, common: &Common, exit: &Exit) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let (from, mut to) = stream.split();
+    let mut from = BufReader::with_capacity(64 << 10, from);
+    loop {
+        let window = tokio::time::timeout(IDLE, window(&mut from)).await;
+        // Silence between windows is the end of a connection that nobody needs.
+        let Ok(window) = window else { return Ok(()) };
+        let Some(window) = window? else { return Ok(()) };
+        let last = window.last;
+        let events = window.events.into_iter().map(|value| event(value, common)).collect();
+        let mut done = exit.start(events).await?;
+        loop {
+            match tokio::time::timeout(KEEP_ALIVE, &mut done).await {
+                Ok(ended) => {
+                    ended?;
+                    break;
+                }
+                Err(_) => acknowledge(&mut to, 0).await?,
+            }
+        }
+        acknowledge(&mut to, last).await?;
+    }
+}
+
+async fn acknowledge(to: &mut (impl tokio::io::AsyncWrite + Unpin), sequence: u32) -> Result<()> {
+    let [a, b, c, d] = sequence.to_be_bytes();
+    Ok(to.write_all(&[VERSION, b'A', a, b, c, d]).await?)
+}
+
+/// The events that a sender wants acknowledged together.
+struct Window {
+    events: Vec<Value>,
+    /// The sequence number of the last.
+    last: u32,
+}
+
+/// Reads one window; none where the sender has closed the connection before it.
+async fn window(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> Result<Option<Window>> {
+    let mut window = Window { events: Vec::new(), last: 0 };
+    let mut expected: Option<u32> = None;
+    loop {
+        if expected == Some(u32::try_from(window.events.len())?) {
+            return Ok(Some(window));
+        }
+        let version = match from.read_u8().await {
+            Ok(version) => version,
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof && expected.is_none() => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error).context("the connection ended within a window"),
+        };
+        if version != VERSION {
+            bail!("version {:?} of the protocol; only 2 is spoken here", char::from(version));
+        }
+        match from.read_u8().await? {
+            b'W' if expected.is_none() => {
+                let count = from.read_u32().await?;
+                if count > MOST_EVENTS {
+                    bail!("a window of {count} events; {MOST_EVENTS} are the most");
+                }
+                expected = Some(count);
+            }
+            b'J' => json_frame(from, &mut window).await?,
+            b'C' => {
+                let packed = bytes(from).await?;
+                let mut plain = Vec::new();
+                let mut inflate =
+                    flate2::read::ZlibDecoder::new(packed.as_slice()).take(MOST_BYTES as u64 + 1);
+                inflate.read_to_end(&mut plain).context("a compressed frame")?;
+                if plain.len() > MOST_BYTES {
+                    bail!("a compressed frame of more than {MOST_BYTES} bytes");
+                }
+                let mut inside = plain.as_slice();
+                while !inside.is_empty() {
+                    if inside.read_u8().await? != VERSION {
+                        bail!("another version within a compressed frame");
+                    }
+                    match inside.read_u8().await? {
+                        b'J' => json_frame(&mut inside, &mut window).await?,
+                        other => bail!("a frame {:?} within a compressed one", char::from(other)),
+                    }
+                }
+            }
+            other => bail!("a frame {:?} where none can be", char::from(other)),
+        }
+        if expected.is_none() {
+            bail!("an event before its window");
+        }
+    }
+}
+
+async fn bytes(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> Result<Vec<u8>> {
+    let length = from.read_u32().await? as usize;
+    if length > MOST_BYTES {
+        bail!("a frame of {length} bytes; {MOST_BYTES} are the most");
+    }
+    // As much as comes, not as much as is said.
+    let mut bytes = Vec::new();
+    from.take(length as u64).read_to_end(&mut bytes).await?;
+    if bytes.len() < length {
+        bail!("a frame ends after {} of {length} bytes", bytes.len());
+    }
+    Ok(bytes)
+}
+
+async fn json_frame(from: &mut (impl tokio::io::AsyncRead + Unpin), window: &mut Window) -> Result<()> {
+    window.last = from.read_u32().await?;
+    let bytes = bytes(from).await?;
+    window.events.push(serde_json::from_slice(&bytes).context("an event that is no JSON")?);
+    Ok(())
+}
+
+/// An event as Logstash makes it of what a Beat sends.
+fn event(value: Value, common: &Common) -> Event {
+    let members = if let Value::Object(members) = value {
+        members
+    } else {
+        Map::from_iter([("message".to_owned(), value)])
+    };
+    let of = |names: &[&str]| {
+        let found = names.iter().try_fold(None::<&Value>, |value, name| match value {
+            None => members.get(*name).map(Some),
+            Some(value) => value.get(name).map(Some),
+        });
+        found.flatten().map(|value| value.to_string())
+    };
+    // By its place where the sender says it; the same line of the same place is the same document.
+    let place =
+        [of(&["agent", "id"]), of(&["log", "file", "path"]), of(&["log", "offset"]), of(&["message"])];
+    let id = if place.iter().all(Option::is_some) {
+        id_of(place.iter().flatten().map(String::as_bytes))
+    } else {
+        uuid::Uuid::new_v4().simple().to_string()
+    };
+    let mut event = Event::new(String::new(), OffsetDateTime::now_utc(), id);
+    event.fields.clear();
+    event.merge(members);
+    common.mark(&mut event);
+    event
+}
