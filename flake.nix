@@ -88,7 +88,10 @@
           imports = [ module ];
           services.streamlab = {
             source = lib.mkDefault (folder (map (path: ./. + "/${path}") lab.mounted));
-            ownImage = lib.mkDefault (ours pkgs).lab-image;
+            ownImages = lib.mkDefault {
+              streamlab = (ours pkgs).lab-image;
+              elasticsearch-exporter = import ./nix/exporter-image.nix { inherit pkgs; };
+            };
           };
           environment.systemPackages = lib.mkIf config.services.streamlab.enable [ (ours pkgs).lab ];
         };

@@ -74,7 +74,7 @@ let
   ];
 
   imageUnit =
-    image:
+    name: image:
     lib.mkMerge [
       (needs [ "docker.service" ])
       (tries 3600)
@@ -91,7 +91,7 @@ let
         };
         script =
           if image.own then
-            "${cfg.ownImage} | docker load" # always: the tag does not change with the program
+            "${cfg.ownImages.${name}} | docker load" # always: the tag does not change with the program
           else
             let
               get =
@@ -170,9 +170,9 @@ in
       type = lib.types.path;
       description = "Folder with the project's files that containers mount.";
     };
-    ownImage = lib.mkOption {
-      type = lib.types.package;
-      description = "Program that writes the own image on its output.";
+    ownImages = lib.mkOption {
+      type = lib.types.attrsOf lib.types.package;
+      description = "For each image without a public one, by its name: a program that writes it on its output.";
     };
     images = lib.mkOption {
       type = lib.types.enum [
@@ -221,7 +221,7 @@ in
           '';
         };
       }
-      (lib.mapAttrs' (n: image: lib.nameValuePair "streamlab-image-${n}" (imageUnit image)) lab.images)
+      (lib.mapAttrs' (n: image: lib.nameValuePair "streamlab-image-${n}" (imageUnit n image)) lab.images)
       (lib.mapAttrs' (n: s: lib.nameValuePair "docker-${n}" (containerUnit n s)) lab.services)
       {
         streamlab-ready = lib.mkMerge [

@@ -13,6 +13,7 @@ pkgs.rustPlatform.buildRustPackage {
     ../Cargo.lock
     ../src
     # members of the workspace
+    ../pipeline
     ../records
     ../examples
     ../tests # Cargo.toml names one of them, and cargo wants to see it

@@ -11,20 +11,18 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use rstest::rstest;
 use serde_json::{Value, json};
 use streamlab::clients::http;
-use streamlab::engine::recipe_images;
 use streamlab::probes::{Answer, eventually};
+use support::root;
+use support::search::{EVERY, answers, ask, documents, elasticsearch, image, kill, url};
 use support::service::PATIENCE;
-use support::{engine_with, root};
-use testcontainers::core::{ContainerPort, Mount};
+use testcontainers::core::Mount;
 use testcontainers::runners::AsyncRunner as _;
 use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt as _};
 
-const EVERY: Duration = Duration::from_millis(200);
 const LOGS: &str = "/usr/logs";
 
 /// Elasticsearch with the lab's templates, and Filebeat reading a folder of the host into it.
@@ -35,14 +33,6 @@ struct Logging {
     /// Elasticsearch's name in it.
     name: String,
     folder: tempfile::TempDir,
-}
-
-async fn image(recipe: &str) -> GenericImage {
-    let (project, engine) = engine_with(&[recipe]).await;
-    let images = recipe_images(&project, &engine.arch).unwrap();
-    let reference = images.into_iter().find(|image| image.name == recipe).unwrap().reference;
-    let (name, tag) = reference.rsplit_once(':').unwrap();
-    GenericImage::new(name, tag)
 }
 
 /// A folder that the containers' users can read.
@@ -73,21 +63,8 @@ impl Logging {
     async fn start() -> Self {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let (network, name) = (format!("logs-{id}"), format!("elasticsearch-{id}"));
-        let elasticsearch = image("elasticsearch").await.with_exposed_port(ContainerPort::Tcp(9200));
-        let elasticsearch = elasticsearch
-            .with_network(&network)
-            .with_container_name(&name)
-            .with_env_var("discovery.type", "single-node")
-            .with_env_var("xpack.security.enabled", "false")
-            .start()
-            .await
-            .unwrap();
+        let elasticsearch = elasticsearch(&network, &name).await;
         let folder = open_folder();
-        answers(&elasticsearch).await;
-        let template = root().join("monitoring/elasticsearch/templates/kafka-logs-filebeat.json");
-        let template: Value = serde_json::from_slice(&std::fs::read(template).unwrap()).unwrap();
-        let url = url(&elasticsearch).await;
-        ask(http().put(format!("{url}/_index_template/kafka-logs-filebeat")).json(&template)).await;
         let filebeat = filebeat(&network, &name, folder.path()).await;
         Self { elasticsearch, filebeat, network, name, folder }
     }
@@ -108,15 +85,7 @@ impl Logging {
 
     /// Every document: its message and its fields. An index that has just been made does not answer yet.
     async fn documents(&self) -> anyhow::Result<Vec<(String, Value)>> {
-        let url = url(&self.elasticsearch).await;
-        asked(http().post(format!("{url}/_refresh"))).await?;
-        let question = json!({ "size": 10000, "query": { "match_all": {} }, "track_total_hits": true });
-        let found =
-            asked(http().post(format!("{url}/kafka-logs-filebeat-*/_search")).json(&question)).await?;
-        let hits = found["hits"]["hits"].as_array().unwrap();
-        assert_eq!(found["hits"]["total"]["value"], hits.len(), "one page holds them all");
-        let message = |hit: &Value| hit["_source"]["message"].as_str().unwrap().to_owned();
-        Ok(hits.iter().map(|hit| (message(hit), hit.clone())).collect())
+        documents(&self.elasticsearch, "kafka-logs-filebeat-*").await
     }
 
     /// Waits until there are this many documents, of which no two have the same message.
@@ -133,42 +102,6 @@ impl Logging {
         assert_eq!((found, by_message.len()), (count, count), "documents, and different messages");
         by_message
     }
-}
-
-async fn url(container: &ContainerAsync<GenericImage>) -> String {
-    // It has another port after it was started again.
-    format!("http://127.0.0.1:{}", container.get_host_port_ipv4(9200).await.unwrap())
-}
-
-async fn answers(elasticsearch: &ContainerAsync<GenericImage>) {
-    let url = url(elasticsearch).await;
-    eventually("Elasticsearch takes documents", PATIENCE, EVERY, || async {
-        let health =
-            http().get(format!("{url}/_cluster/health?wait_for_status=yellow&timeout=1s")).send().await?;
-        Ok(if health.status().is_success() {
-            Answer::Is(())
-        } else {
-            Answer::NotYet(health.status().to_string())
-        })
-    })
-    .await
-    .unwrap();
-}
-
-async fn ask(request: reqwest::RequestBuilder) -> Value {
-    asked(request).await.unwrap()
-}
-
-async fn asked(request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
-    let answer = request.send().await?;
-    let (status, text) = (answer.status(), answer.text().await?);
-    anyhow::ensure!(status.is_success(), "{status}: {text}");
-    Ok(serde_json::from_str(&text)?)
-}
-
-/// SIGKILL: nothing is put in order before the end.
-fn kill(container: &ContainerAsync<GenericImage>) {
-    assert!(Command::new("docker").args(["kill", container.id()]).output().unwrap().status.success());
 }
 
 /// Lines as Kafka's nodes write them, each with its number.

@@ -26,7 +26,10 @@ let
         services.streamlab = {
           enable = true;
           source = "/project";
-          ownImage = pkgs.writeShellScript "own-image" "";
+          ownImages = {
+            streamlab = pkgs.writeShellScript "own-image" "";
+            elasticsearch-exporter = pkgs.writeShellScript "exporter-image" "";
+          };
         };
         system.stateVersion = "26.05";
       }

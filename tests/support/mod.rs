@@ -1,6 +1,7 @@
 //! What the test binaries share: the program under test, an engine with images, a check that nothing is left.
 #![allow(dead_code, reason = "each binary uses its part")]
 
+pub(crate) mod search;
 pub(crate) mod service;
 pub(crate) mod written;
 
