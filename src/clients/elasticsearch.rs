@@ -16,7 +16,7 @@ pub struct Elasticsearch {
 }
 
 /// A document, by what makes it that one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Document {
     /// The index that it is in.
     pub index: String,
@@ -117,6 +117,69 @@ impl Elasticsearch {
         found
     }
 
+    /// The newest documents that a query finds, the oldest of them first.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses the query.
+    pub async fn newest(&self, indices: &str, query: &Value, count: usize) -> Result<Vec<Document>> {
+        let question = json!({ "size": count, "query": query, "sort": [{ "@timestamp": "desc" }] });
+        let path = format!("{indices}/_search?ignore_unavailable=true&allow_no_indices=true");
+        let answer = self.done(Method::POST, &path, Some(&question)).await?;
+        let mut found: Vec<Document> = hits(&answer)?.iter().map(document).collect();
+        found.reverse();
+        Ok(found)
+    }
+
+    /// How far each index is written: the number of its last operation.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn written_to(&self, indices: &str) -> Result<BTreeMap<String, i64>> {
+        let each = json!({ "terms": { "field": "_index", "size": 1000 }, "aggs": { "last": { "max": { "field": "_seq_no" } } } });
+        let path = format!("{indices}/_search?ignore_unavailable=true&allow_no_indices=true");
+        let answer =
+            self.done(Method::POST, &path, Some(&json!({ "size": 0, "aggs": { "each": each } }))).await?;
+        let buckets = answer["aggregations"]["each"]["buckets"].as_array().into_iter().flatten();
+        let last = |bucket: &Value| {
+            Some((bucket["key"].as_str()?.to_owned(), bucket["last"]["value"].as_f64()? as i64))
+        };
+        Ok(buckets.filter_map(last).collect())
+    }
+
+    /// Documents that a query finds among those written after `from`, in the order of their time; `from` goes along.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses the query.
+    pub async fn written_since(
+        &self,
+        indices: &str,
+        query: &Value,
+        from: &mut BTreeMap<String, i64>,
+    ) -> Result<Vec<Document>> {
+        let later = from.iter().map(|(index, last)| {
+            json!({ "bool": { "filter": [{ "term": { "_index": index } }, { "range": { "_seq_no": { "gt": last } } }] } })
+        });
+        let known: Vec<&String> = from.keys().collect();
+        let new = json!({ "bool": { "must_not": { "terms": { "_index": known } } } });
+        let any: Vec<Value> = later.chain([new]).collect();
+        let question = json!({
+            "size": PAGE, "seq_no_primary_term": true, "sort": ["_seq_no"],
+            "query": { "bool": { "filter": [query, { "bool": { "should": any, "minimum_should_match": 1 } }] } },
+        });
+        let path = format!("{indices}/_search?ignore_unavailable=true&allow_no_indices=true");
+        let answer = self.done(Method::POST, &path, Some(&question)).await?;
+        let mut found = Vec::new();
+        for hit in hits(&answer)? {
+            let document = document(hit);
+            let number = hit["_seq_no"].as_i64().context("a document without its number")?;
+            let last = from.entry(document.index.clone()).or_insert(number);
+            *last = number.max(*last);
+            found.push(document);
+        }
+        found.sort_by(|a, b| a.source["@timestamp"].as_str().cmp(&b.source["@timestamp"].as_str()));
+        Ok(found)
+    }
+
     async fn pages(&self, pit: &str, query: &Value) -> Result<Vec<Document>> {
         let mut documents = Vec::new();
         let mut question = json!({
@@ -128,17 +191,21 @@ impl Elasticsearch {
             if answer["timed_out"] == true || answer["_shards"]["failed"] != 0 {
                 bail!("not every shard answered: {}", answer["_shards"]);
             }
-            let hits = answer["hits"]["hits"].as_array().with_context(|| format!("no hits in {answer}"))?;
-            let text = |hit: &Value, field: &str| hit[field].as_str().unwrap_or_default().to_owned();
-            documents.extend(hits.iter().map(|hit| Document {
-                index: text(hit, "_index"),
-                id: text(hit, "_id"),
-                source: hit["_source"].clone(),
-            }));
+            let hits = hits(&answer)?;
+            documents.extend(hits.iter().map(document));
             let Some(last) = hits.last().filter(|_| hits.len() == PAGE) else { return Ok(documents) };
             question["search_after"] = last["sort"].clone();
         }
     }
+}
+
+fn hits(answer: &Value) -> Result<&Vec<Value>> {
+    answer["hits"]["hits"].as_array().with_context(|| format!("no hits in {answer}"))
+}
+
+fn document(hit: &Value) -> Document {
+    let text = |field: &str| hit[field].as_str().unwrap_or_default().to_owned();
+    Document { index: text("_index"), id: text("_id"), source: hit["_source"].clone() }
 }
 
 /// What Elasticsearch says of an error: its type and reason, or all of it.

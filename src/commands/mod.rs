@@ -18,6 +18,7 @@ mod produce;
 mod progress;
 mod render;
 mod restart;
+mod search;
 mod status;
 mod tail;
 mod trouble;
@@ -68,6 +69,8 @@ enum Command {
     Fault(fault::Args),
     /// Records of a topic as they come: partition@offset, key, value, decoded through the registry.
     Tail(tail::Args),
+    /// Log lines by time, level, service, node, text and stack trace (labs with logs).
+    Search(search::Args),
     /// Write a scenario's records, with a ledger of what was acknowledged.
     #[command(subcommand)]
     Produce(produce::Scenario),
@@ -128,6 +131,7 @@ impl Cli {
                 Command::Alerts(args) => alerts::run(&context, args).await,
                 Command::Fault(args) => fault::run(&context, args).await,
                 Command::Tail(args) => tail::run(&context, args).await,
+                Command::Search(args) => search::run(&context, args).await,
                 Command::Produce(scenario) => produce::run(&context, scenario).await,
                 Command::Images(args) => images::run(&context, args).await,
                 Command::Bundle(bundle) => bundle::run(&context, bundle).await,
