@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use streamlab::clients::http;
 use streamlab::probes::{Answer, eventually};
 use support::search::{EVERY, answers, documents, elasticsearch, image, kill};
 use support::service::PATIENCE;
@@ -63,6 +64,7 @@ impl Lab {
         let mount = |from: &str, to: &str| Mount::bind_mount(self.path(from).to_str().unwrap(), to);
         let pipeline = image("pipeline").await.with_exposed_port(ContainerPort::Tcp(5000));
         pipeline
+            .with_exposed_port(ContainerPort::Tcp(9600))
             .with_network(&self.network)
             .with_container_name(self.pipeline_name())
             .with_mount(mount("logs", LOGS))
@@ -73,6 +75,25 @@ impl Lab {
             .start()
             .await
             .unwrap()
+    }
+
+    /// What the pipeline says of itself.
+    async fn counters(pipeline: &ContainerAsync<GenericImage>) -> anyhow::Result<Value> {
+        // It has another port after it was started again.
+        let port = pipeline.get_host_port_ipv4(9600).await?;
+        let page: Value = http().get(format!("http://127.0.0.1:{port}/")).send().await?.json().await?;
+        Ok(page["pipelines"]["a"].clone())
+    }
+
+    /// Waits until it holds what it has read and cannot write.
+    async fn until_it_holds(pipeline: &ContainerAsync<GenericImage>, read: u64) {
+        eventually("it holds what it cannot write", PATIENCE, EVERY, || async {
+            let counters = Self::counters(pipeline).await?;
+            let holds = counters["read"].as_u64() > Some(read) && counters["trouble"].is_string();
+            Ok(if holds { Answer::Is(()) } else { Answer::NotYet(counters.to_string()) })
+        })
+        .await
+        .unwrap();
     }
 
     fn append(&self, file: &str, bytes: &[u8]) {
@@ -129,14 +150,16 @@ async fn every_line_of_a_file_is_one_document_whatever_is_killed_meanwhile() {
     lab.append(file, lines(0..500).as_bytes());
     let pipeline = lab.pipeline(&of_the_lab("kafka-logs.conf")).await;
     let indices = "kafka-logs-logstash-*";
-    lab.until(indices, 499).await;
+    lab.until(indices, 500).await;
 
     kill(&pipeline);
     lab.append(file, lines(500..1500).as_bytes());
     pipeline.start().await.unwrap();
     lab.append(file, lines(1500..2000).as_bytes());
+    lab.until(indices, 1500).await;
     kill(&lab.elasticsearch);
     lab.append(file, lines(2000..3000).as_bytes());
+    Lab::until_it_holds(&pipeline, 0).await;
     kill(&pipeline);
     let (now, old) = (lab.path("logs").join(file), lab.path("logs").join("kafka-broker-1.log.1"));
     std::fs::rename(&now, &old).unwrap();
@@ -161,6 +184,8 @@ async fn every_line_of_a_file_is_one_document_whatever_is_killed_meanwhile() {
     pipeline.start().await.unwrap();
     lab.append(file, lines(4001..4002).as_bytes());
     lab.until_these(indices, &lines(0..4002)).await;
+    let counters = Lab::counters(&pipeline).await.unwrap();
+    assert_eq!((&counters["written"], &counters["there_already"]), (&json!(1), &json!(4001)), "{counters}");
 }
 
 const SENDS: &str = r#"
@@ -206,6 +231,7 @@ async fn a_real_filebeat_is_told_only_of_what_is_written() {
     // Elasticsearch goes first: what is received waits, is not acknowledged, and is sent again to the pipeline that comes back.
     kill(&lab.elasticsearch);
     lab.append("a.log", lines(1000..2500).as_bytes());
+    Lab::until_it_holds(&pipeline, 1000).await;
     kill(&pipeline);
     pipeline.start().await.unwrap();
     lab.elasticsearch.start().await.unwrap();

@@ -81,6 +81,9 @@ impl Condition {
                 let items = items.iter().map(|item| Side::of(item, line)).collect::<Checked<_>>()?;
                 Self::InList(Side::of(left, line)?, items)
             }
+            Test::In(_, Operand::Field(name)) if name.trim_matches(['[', ']']).parse::<f64>().is_ok() => {
+                return mistake(line, "a list of one is no list for Logstash: write == instead of in");
+            }
             Test::In(left, right) => Self::InField(Side::of(left, line)?, Side::of(right, line)?),
             Test::Matches(left, pattern) => {
                 Self::Matches(Side::of(left, line)?, Box::new(regex(pattern, line)?))

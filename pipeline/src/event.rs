@@ -8,6 +8,7 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use crate::field::Field;
+use crate::joda::iso8601;
 
 const TAGS: &str = "tags";
 /// As Logstash writes a time.
@@ -126,9 +127,15 @@ impl Event {
         for (name, value) in object {
             match name.as_str() {
                 "@timestamp" => {
-                    if !self.set(&Field::Timestamp, value) {
+                    if !self.set(&Field::Timestamp, value.clone()) {
+                        self.fields.insert("_@timestamp".to_owned(), value);
                         self.tag("_timestampparsefailure");
                     }
+                }
+                // Tags are texts; what else is called so has another name.
+                TAGS if !is_tags(&value) => {
+                    self.fields.insert("_tags".to_owned(), value);
+                    self.tag("_tagsparsefailure");
                 }
                 "@metadata" => {
                     if let Value::Object(members) = value {
@@ -143,10 +150,13 @@ impl Event {
     }
 }
 
-/// A time in ISO 8601, with a zone.
+/// A time in ISO 8601; one without a zone is in UTC.
 fn parse_time(text: &str) -> Option<OffsetDateTime> {
-    let found = OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
-    Some(found.to_offset(time::UtcOffset::UTC))
+    iso8601(text, time::UtcOffset::UTC)
+}
+
+fn is_tags(value: &Value) -> bool {
+    value.is_string() || value.as_array().is_some_and(|tags| tags.iter().all(Value::is_string))
 }
 
 /// As Logstash puts a value into a text: lists with commas, objects as JSON.
@@ -239,6 +249,15 @@ mod tests {
     }
 
     #[test]
+    fn tags_that_are_none_have_another_name() {
+        let mut event = event();
+        event.merge(Map::from_iter([("tags".to_owned(), serde_json::json!({ "a": 1 }))]));
+        event.tag("mine");
+        assert_eq!(event.document()["_tags"], serde_json::json!({ "a": 1 }));
+        assert_eq!(event.document()["tags"], serde_json::json!(["_tagsparsefailure", "mine"]));
+    }
+
+    #[test]
     fn a_time_that_cannot_be_read_is_tagged_and_the_time_of_arrival_stays() {
         let mut event = event();
         event.merge(Map::from_iter([
@@ -247,6 +266,7 @@ mod tests {
         ]));
         assert_eq!(event.document()["@timestamp"], "1970-01-01T00:00:00.000Z");
         assert_eq!(event.document()["tags"], serde_json::json!(["_timestampparsefailure"]));
+        assert_eq!(event.document()["_@timestamp"], "yesterday");
         event.merge(Map::from_iter([("@timestamp".to_owned(), "2026-11-30T12:00:00+02:00".into())]));
         assert_eq!(event.document()["@timestamp"], "2026-11-30T10:00:00.000Z");
     }

@@ -1,6 +1,7 @@
 //! The options of a plugin, read by name and kind. What nobody has asked for at the end is refused with its line.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use crate::field::Field;
 use crate::grammar::{Attribute, Plugin, Value};
@@ -61,15 +62,14 @@ impl Options {
         texts(name, value, line)
     }
 
-    pub(crate) fn number(&mut self, name: &str) -> Checked<Option<f64>> {
-        match self.take(name) {
-            None => Ok(None),
-            Some((Value::Number(number), _)) => Ok(Some(number)),
-            Some((Value::Text(text), line)) => match text.parse() {
-                Ok(number) => Ok(Some(number)),
-                Err(_) => mistake(line, format!("{name} must be a number, not {text:?}")),
-            },
-            Some((_, line)) => mistake(line, format!("{name} must be a number")),
+    pub(crate) fn number(&mut self, name: &str, range: RangeInclusive<f64>) -> Checked<Option<f64>> {
+        let Some((given, line)) = self.text(name)? else { return Ok(None) };
+        match given.parse::<f64>() {
+            Ok(number) if range.contains(&number) => Ok(Some(number)),
+            _ => {
+                let (least, most) = (range.start(), range.end());
+                mistake(line, format!("{name} must be a number from {least} to {most}, not {given}"))
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use crate::condition::Condition;
 use crate::counters::Counters;
 use crate::event::Event;
 use crate::grammar::{self, Plugin, Statement};
+use crate::inputs::pause;
 use crate::options::{Options, template};
 use crate::template::Template;
 use crate::{Checked, mistake};
@@ -117,10 +118,13 @@ fn target(plugin: &Plugin, all_hosts: &mut Option<Vec<String>>) -> Checked<Targe
     let Some((index, line)) = options.text("index")? else { return options.missing("index") };
     let index = template(&index, line)?;
     let document_id = options.text("document_id")?.map(|(id, line)| template(&id, line)).transpose()?;
-    if let Some((action, line)) = options.text("action")?
-        && !["create", "index"].contains(&action.as_str())
-    {
+    let (action, line) = options.text("action")?.unwrap_or(("index".to_owned(), plugin.line));
+    if !["create", "index"].contains(&action.as_str()) {
         return mistake(line, format!("action: {action:?}; known are create and index"));
+    }
+    if action == "index" && document_id.is_some() {
+        // Logstash would put a later document in an earlier one's place.
+        return mistake(line, "with document_id only action => \"create\" is known here");
     }
     // Logstash would set up what the lab sets up itself; here they can only be off.
     for name in ["ilm_enabled", "manage_template", "data_stream"] {
@@ -207,7 +211,7 @@ impl Writer {
         }
         let mut wait = FIRST_WAIT;
         let mut host = 0;
-        let mut most = MOST_BYTES;
+        let mut most = usize::MAX;
         while !documents.is_empty() {
             let (body, count) = body(&documents, most);
             let url = &self.hosts[host % self.hosts.len()];
@@ -228,13 +232,13 @@ impl Writer {
                         }
                     }
                 }
-                // Too much at once: less, down to a document alone.
-                Err(Trouble::TooLarge(reason)) if count == 1 => {
+                // One of them, or all together, are what it never takes: fewer, down to a document alone.
+                Err(Trouble::Refused(reason)) if count == 1 => {
                     let document = documents.remove(0);
                     self.bury(&document, &reason)?;
                 }
-                Err(Trouble::TooLarge(_)) => {
-                    most /= 2;
+                Err(Trouble::Refused(_)) => {
+                    most = count / 2;
                     continue;
                 }
                 Err(Trouble::Other(reason)) => {
@@ -277,8 +281,8 @@ impl Writer {
         let status = answer.status();
         let text = answer.text().await.map_err(other)?;
         let shown = |text: &str| text.chars().take(300).collect::<String>();
-        if status.as_u16() == 413 {
-            return Err(Trouble::TooLarge("larger than Elasticsearch takes (413)".to_owned()));
+        if [400, 413].contains(&status.as_u16()) {
+            return Err(Trouble::Refused(format!("{status}: {}", shown(&text))));
         }
         if !status.is_success() {
             return Err(Trouble::Other(format!("{status}: {}", shown(&text))));
@@ -317,7 +321,8 @@ impl Writer {
 }
 
 enum Trouble {
-    TooLarge(String),
+    /// The whole request, for good.
+    Refused(String),
     Other(String),
 }
 
@@ -341,13 +346,13 @@ impl ItemAnswer {
     }
 }
 
-/// A request of the first documents, and how many they are: one at the least.
+/// A request of the first documents, at most so many, and how many they are: one at the least.
 fn body(documents: &[Document], most: usize) -> (String, usize) {
     let (mut body, mut count) = (String::new(), 0);
     for document in documents {
         let action = json!({ "create": { "_index": document.index, "_id": document.id } });
         let source = document.source.to_string();
-        if count > 0 && body.len() + source.len() > most {
+        if count > 0 && (count >= most || body.len() + source.len() > MOST_BYTES) {
             break;
         }
         body.push_str(&action.to_string());
@@ -357,9 +362,4 @@ fn body(documents: &[Document], most: usize) -> (String, usize) {
         count += 1;
     }
     (body, count)
-}
-
-#[allow(clippy::disallowed_methods, reason = "an Elasticsearch that refuses is left alone for a moment")]
-async fn pause(wait: Duration) {
-    tokio::time::sleep(wait).await;
 }

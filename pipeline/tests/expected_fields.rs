@@ -168,6 +168,26 @@ const INPUT: &str = "input { tcp { port => 5000 } }\n";
     "input { if [a] { tcp { port => 1 } } }\n",
     "line 3: inputs have no conditions: nothing is read yet that could be asked"
 )]
+#[case::no_places(
+    "input { file { path => \"/a\" sincedb_path => \"/dev/null\" } }\n",
+    "line 3: sincedb_path /dev/null: places are always kept here; remove the file instead"
+)]
+#[case::a_time_that_is_none(
+    "input { file { path => \"/a\" codec => multiline { pattern => \"a\" auto_flush_interval => -1 } } }\n",
+    "line 3: auto_flush_interval must be a number from 0.1 to 3600, not -1"
+)]
+#[case::a_number_that_is_none(
+    "input { file { path => \"/a\" stat_interval => \"nan\" } }\n",
+    "line 3: stat_interval must be a number from 0.05 to 60, not nan"
+)]
+#[case::a_list_of_one_number(
+    "filter { if [a] in [5] { drop { } } }\n",
+    "line 3: a list of one is no list for Logstash: write == instead of in"
+)]
+#[case::a_document_in_anothers_place(
+    "output { elasticsearch { hosts => \"http://search:1\" index => \"i\" document_id => \"%{a}\" } }\n",
+    "line 3: with document_id only action => \"create\" is known here"
+)]
 #[case::no_port("input { tcp { port => 123456 } }\n", "line 3: port \"123456\" is none")]
 fn a_mistake_is_named_with_its_line(#[case] text: &str, #[case] says: &str) {
     let found = refused(&format!("{INPUT}{OUTPUT}{text}"));

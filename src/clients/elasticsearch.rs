@@ -42,6 +42,15 @@ impl Elasticsearch {
         Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 
+    /// A search of every shard: what is there of some is no answer.
+    async fn searched(&self, path: &str, question: &Value) -> Result<Value> {
+        let answer = self.done(Method::POST, path, Some(question)).await?;
+        if answer["timed_out"] == true || answer["_shards"]["failed"] != 0 {
+            bail!("not every shard answered: {}", answer["_shards"]);
+        }
+        Ok(answer)
+    }
+
     async fn done(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
         let (status, answer) = self.ask(method, path, body).await?;
         if !status.is_success() {
@@ -99,7 +108,7 @@ impl Elasticsearch {
     /// It does not answer, or refuses the query.
     pub async fn count(&self, indices: &str, query: &Value) -> Result<u64> {
         let path = format!("{indices}/_count?ignore_unavailable=true&allow_no_indices=true");
-        let answer = self.done(Method::POST, &path, Some(&json!({ "query": query }))).await?;
+        let answer = self.searched(&path, &json!({ "query": query })).await?;
         answer["count"].as_u64().with_context(|| format!("no count in {answer}"))
     }
 
@@ -124,7 +133,7 @@ impl Elasticsearch {
     pub async fn newest(&self, indices: &str, query: &Value, count: usize) -> Result<Vec<Document>> {
         let question = json!({ "size": count, "query": query, "sort": [{ "@timestamp": "desc" }] });
         let path = format!("{indices}/_search?ignore_unavailable=true&allow_no_indices=true");
-        let answer = self.done(Method::POST, &path, Some(&question)).await?;
+        let answer = self.searched(&path, &question).await?;
         let mut found: Vec<Document> = hits(&answer)?.iter().map(document).collect();
         found.reverse();
         Ok(found)
@@ -137,8 +146,7 @@ impl Elasticsearch {
     pub async fn written_to(&self, indices: &str) -> Result<BTreeMap<String, i64>> {
         let each = json!({ "terms": { "field": "_index", "size": 1000 }, "aggs": { "last": { "max": { "field": "_seq_no" } } } });
         let path = format!("{indices}/_search?ignore_unavailable=true&allow_no_indices=true");
-        let answer =
-            self.done(Method::POST, &path, Some(&json!({ "size": 0, "aggs": { "each": each } }))).await?;
+        let answer = self.searched(&path, &json!({ "size": 0, "aggs": { "each": each } })).await?;
         let buckets = answer["aggregations"]["each"]["buckets"].as_array().into_iter().flatten();
         let last = |bucket: &Value| {
             Some((bucket["key"].as_str()?.to_owned(), bucket["last"]["value"].as_f64()? as i64))
@@ -167,7 +175,7 @@ impl Elasticsearch {
             "query": { "bool": { "filter": [query, { "bool": { "should": any, "minimum_should_match": 1 } }] } },
         });
         let path = format!("{indices}/_search?ignore_unavailable=true&allow_no_indices=true");
-        let answer = self.done(Method::POST, &path, Some(&question)).await?;
+        let answer = self.searched(&path, &question).await?;
         let mut found = Vec::new();
         for hit in hits(&answer)? {
             let document = document(hit);
@@ -187,10 +195,7 @@ impl Elasticsearch {
             "pit": { "id": pit, "keep_alive": "1m" },
         });
         loop {
-            let answer = self.done(Method::POST, "_search", Some(&question)).await?;
-            if answer["timed_out"] == true || answer["_shards"]["failed"] != 0 {
-                bail!("not every shard answered: {}", answer["_shards"]);
-            }
+            let answer = self.searched("_search", &question).await?;
             let hits = hits(&answer)?;
             documents.extend(hits.iter().map(document));
             let Some(last) = hits.last().filter(|_| hits.len() == PAGE) else { return Ok(documents) };

@@ -35,6 +35,8 @@ pub(super) enum Bench {
         #[arg(long, value_name = "NAME")]
         lab: Option<String>,
     },
+    /// Of a lab with logs that is up: until a line is found, a minute of records, the filters alone.
+    Logs,
     /// The same lab by `lab up` and by docker compose, in turns: from the command to the first correct aggregate.
     Race {
         /// How often each.
@@ -52,32 +54,51 @@ const RUN: &str = "bench";
 const INSTANCE: &str = "bench";
 
 pub(super) async fn run(context: &Context, bench: Bench) -> Result<()> {
-    let project = context.project()?;
-    let instance = Instance::new(INSTANCE, 0)?;
-    let _lock = InstanceLock::take(INSTANCE)?;
-    let engine = Engine::connect().await?;
     match bench {
-        Bench::Startup { runs, images, lab } => {
-            let plan = project.plan(lab.as_deref(), instance)?;
-            let mut firsts = Vec::new();
-            for run in 1..=runs {
-                say!("run {run}");
-                firsts.push(ours(&project, &engine, &plan, images).await?);
-            }
-            summary("lab up", firsts);
-        }
-        Bench::Race { runs } => {
-            let plan = project.plan(None, instance)?;
-            let (mut by_us, mut by_compose) = (Vec::new(), Vec::new());
-            for run in 1..=runs {
-                say!("run {run}");
-                by_us.push(ours(&project, &engine, &plan, SourceChoice::Local).await?);
-                by_compose.push(composed(&project, &engine, &plan).await?);
-            }
-            let ratio = summary("docker compose", by_compose) / summary("lab up", by_us);
-            say!("docker compose takes {ratio:.2} times as long");
-        }
+        Bench::Startup { runs, images, lab } => startup(context, runs, images, lab.as_deref()).await,
+        Bench::Logs => super::bench_logs::run(context).await,
+        Bench::Race { runs } => race(context, runs).await,
     }
+}
+
+/// What is measured on: an instance of its own, which nobody else starts meanwhile.
+struct Ground {
+    project: Project,
+    engine: Engine,
+    instance: Instance,
+    _lock: InstanceLock,
+}
+
+impl Ground {
+    async fn take(context: &Context) -> Result<Self> {
+        let (project, instance) = (context.project()?, Instance::new(INSTANCE, 0)?);
+        Ok(Self { project, instance, _lock: InstanceLock::take(INSTANCE)?, engine: Engine::connect().await? })
+    }
+}
+
+async fn startup(context: &Context, runs: u32, images: SourceChoice, lab: Option<&str>) -> Result<()> {
+    let Ground { project, engine, instance, _lock } = Ground::take(context).await?;
+    let plan = project.plan(lab, instance)?;
+    let mut firsts = Vec::new();
+    for run in 1..=runs {
+        say!("run {run}");
+        firsts.push(ours(&project, &engine, &plan, images).await?);
+    }
+    summary("lab up", firsts);
+    Ok(())
+}
+
+async fn race(context: &Context, runs: u32) -> Result<()> {
+    let Ground { project, engine, instance, _lock } = Ground::take(context).await?;
+    let plan = project.plan(None, instance)?;
+    let (mut by_us, mut by_compose) = (Vec::new(), Vec::new());
+    for run in 1..=runs {
+        say!("run {run}");
+        by_us.push(ours(&project, &engine, &plan, SourceChoice::Local).await?);
+        by_compose.push(composed(&project, &engine, &plan).await?);
+    }
+    let ratio = summary("docker compose", by_compose) / summary("lab up", by_us);
+    say!("docker compose takes {ratio:.2} times as long");
     Ok(())
 }
 

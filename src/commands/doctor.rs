@@ -13,7 +13,7 @@ use super::context::Context;
 use super::status::megabytes;
 use crate::engine::{Engine, InstanceState, Product, closed_files, default_offset, taken_ports};
 use crate::project::Project;
-use crate::topology::{Instance, Plan, Service};
+use crate::topology::{Instance, Plan, SEARCH, Service};
 
 /// What the transactions lab used when it was measured, in bytes: docs/performance.md.
 const LAB_USES: u64 = 2 << 30;
@@ -82,6 +82,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     findings.extend(ephemeral(&plan));
     findings.extend(clock(engine.as_ref()).await);
     findings.extend(limits());
+    findings.extend(mappings(&plan));
     findings.push(certificates());
     findings.push(nix());
     findings.push(kvm());
@@ -282,6 +283,16 @@ fn limits() -> Option<Finding> {
     let files: u64 = line.split_whitespace().nth(3)?.parse().unwrap_or(u64::MAX);
     let verdict = if files < 1024 { Verdict::Note } else { Verdict::Fine };
     Some(finding("open files", verdict, format!("{files} for this shell"), "ulimit -n 4096"))
+}
+
+/// What Elasticsearch asks of the kernel; with one node it only warns where that is less.
+fn mappings(plan: &Plan) -> Option<Finding> {
+    const WANTED: u64 = 262_144;
+    plan.roles.get(SEARCH)?;
+    let found: u64 = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()?;
+    let verdict = if found < WANTED { Verdict::Note } else { Verdict::Fine };
+    let seen = format!("vm.max_map_count is {found}; Elasticsearch wants {WANTED} for many large indices");
+    Some(finding("mappings", verdict, seen, &format!("sudo sysctl -w vm.max_map_count={WANTED}")))
 }
 
 /// Nix builds the shell and the virtual machine; a lab in containers needs none.

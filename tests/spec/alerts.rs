@@ -21,8 +21,15 @@ const NOT_DELIVERED: &str = "AlertDeliveryFailing";
 const REGISTRY_DOWN: &str = "SchemaRegistryDown";
 
 /// How an alert gets from what is broken to people.
-const CHAIN: [&str; 6] =
-    ["lab-exporter", "blackbox-exporter", "prometheus", "alertmanager", "alert-receiver", "mail-sink"];
+const CHAIN: [&str; 7] = [
+    "lab-exporter",
+    "elasticsearch-exporter",
+    "blackbox-exporter",
+    "prometheus",
+    "alertmanager",
+    "alert-receiver",
+    "mail-sink",
+];
 
 pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
     let file = &chapter.project.file;

@@ -7,19 +7,21 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::tcp::address;
-use super::{Common, Exit, id_of};
+use super::{Common, Exit, accept, id_of, text};
 use crate::Checked;
 use crate::event::Event;
 use crate::options::Options;
 
 /// A sender that says nothing for so long is gone.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long a window may take until all of it has come.
+const SLOWEST: Duration = Duration::from_secs(600);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// Most bytes of one frame, and of what it holds.
+/// Most bytes of one frame, of what it holds, and of a window.
 const MOST_BYTES: usize = 64 << 20;
 /// Most events of one window.
 const MOST_EVENTS: u32 = 100_000;
@@ -42,16 +44,12 @@ impl Beats {
     pub(super) async fn run(self, common: Common, exit: Exit) -> Result<()> {
         let listener = TcpListener::bind((self.host.as_str(), self.port));
         let listener = listener.await.with_context(|| format!("beats: port {} cannot be had", self.port))?;
-        let common = std::sync::Arc::new(common);
-        loop {
-            let (stream, from) = listener.accept().await?;
-            let (common, exit) = (std::sync::Arc::clone(&common), exit.clone());
-            tokio::spawn(async move {
-                if let Err(error) = serve(stream, &common, &exit).await {
-                    eprintln!("[WARN] beats: {from}: {error:#}");
-                }
-            });
-        }
+        let shared = std::sync::Arc::new((common, exit));
+        accept("beats", listener, move |stream| {
+            let shared = std::sync::Arc::clone(&shared);
+            async move { serve(stream, &shared.0, &shared.1).await }
+        })
+        .await
     }
 }
 
@@ -60,13 +58,17 @@ async fn serve(mut stream: TcpStream, common: &Common, exit: &Exit) -> Result<()
     let (from, mut to) = stream.split();
     let mut from = BufReader::with_capacity(64 << 10, from);
     loop {
-        let window = tokio::time::timeout(IDLE, window(&mut from)).await;
         // Silence between windows is the end of a connection that nobody needs.
-        let Ok(window) = window else { return Ok(()) };
-        let Some(window) = window? else { return Ok(()) };
-        let last = window.last;
-        let events = window.events.into_iter().map(|value| event(value, common)).collect();
-        let mut done = exit.start(events).await?;
+        let Ok(begun) = tokio::time::timeout(IDLE, from.fill_buf()).await else { return Ok(()) };
+        if begun?.is_empty() {
+            return Ok(());
+        }
+        let window = tokio::time::timeout(SLOWEST, window(&mut from)).await;
+        let window =
+            window.with_context(|| format!("a window has no end after {} s", SLOWEST.as_secs()))??;
+        let events = window.events.into_iter().map(|frame| event(&frame, common)).collect();
+        let done = exit.hand_over(events);
+        tokio::pin!(done);
         loop {
             match tokio::time::timeout(KEEP_ALIVE, &mut done).await {
                 Ok(ended) => {
@@ -76,7 +78,7 @@ async fn serve(mut stream: TcpStream, common: &Common, exit: &Exit) -> Result<()
                 Err(_) => acknowledge(&mut to, 0).await?,
             }
         }
-        acknowledge(&mut to, last).await?;
+        acknowledge(&mut to, window.last).await?;
     }
 }
 
@@ -87,26 +89,22 @@ async fn acknowledge(to: &mut (impl tokio::io::AsyncWrite + Unpin), sequence: u3
 
 /// The events that a sender wants acknowledged together.
 struct Window {
-    events: Vec<Value>,
+    /// Each as JSON.
+    events: Vec<Vec<u8>>,
+    bytes: usize,
     /// The sequence number of the last.
     last: u32,
 }
 
-/// Reads one window; none where the sender has closed the connection before it.
-async fn window(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> Result<Option<Window>> {
-    let mut window = Window { events: Vec::new(), last: 0 };
+/// Reads one window.
+async fn window(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> Result<Window> {
+    let mut window = Window { events: Vec::new(), bytes: 0, last: 0 };
     let mut expected: Option<u32> = None;
     loop {
         if expected == Some(u32::try_from(window.events.len())?) {
-            return Ok(Some(window));
+            return Ok(window);
         }
-        let version = match from.read_u8().await {
-            Ok(version) => version,
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof && expected.is_none() => {
-                return Ok(None);
-            }
-            Err(error) => return Err(error).context("the connection ended within a window"),
-        };
+        let version = from.read_u8().await.context("the connection ended within a window")?;
         if version != VERSION {
             bail!("version {:?} of the protocol; only 2 is spoken here", char::from(version));
         }
@@ -164,35 +162,48 @@ async fn bytes(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> Result<Vec<u8>
 async fn json_frame(from: &mut (impl tokio::io::AsyncRead + Unpin), window: &mut Window) -> Result<()> {
     window.last = from.read_u32().await?;
     let bytes = bytes(from).await?;
-    window.events.push(serde_json::from_slice(&bytes).context("an event that is no JSON")?);
+    window.bytes += bytes.len();
+    if window.bytes > MOST_BYTES {
+        bail!("a window of more than {MOST_BYTES} bytes");
+    }
+    window.events.push(bytes);
     Ok(())
 }
 
 /// An event as Logstash makes it of what a Beat sends.
-fn event(value: Value, common: &Common) -> Event {
-    let members = if let Value::Object(members) = value {
-        members
-    } else {
-        Map::from_iter([("message".to_owned(), value)])
+fn event(frame: &[u8], common: &Common) -> Event {
+    let now = OffsetDateTime::now_utc();
+    let mut event = match serde_json::from_slice(frame) {
+        Ok(Value::Object(members)) => {
+            let mut event = Event::new(String::new(), now, id(&members, frame));
+            event.fields.clear();
+            event.merge(members);
+            event
+        }
+        // It would be sent for ever, and everything behind it would wait.
+        _ => {
+            let mut event = Event::new(text(frame), now, id_of([frame]));
+            event.tag("_jsonparsefailure");
+            event
+        }
     };
-    let of = |names: &[&str]| {
-        let found = names.iter().try_fold(None::<&Value>, |value, name| match value {
-            None => members.get(*name).map(Some),
-            Some(value) => value.get(name).map(Some),
-        });
-        found.flatten().map(|value| value.to_string())
-    };
-    // By its place where the sender says it; the same line of the same place is the same document.
-    let place =
-        [of(&["agent", "id"]), of(&["log", "file", "path"]), of(&["log", "offset"]), of(&["message"])];
-    let id = if place.iter().all(Option::is_some) {
-        id_of(place.iter().flatten().map(String::as_bytes))
-    } else {
-        uuid::Uuid::new_v4().simple().to_string()
-    };
-    let mut event = Event::new(String::new(), OffsetDateTime::now_utc(), id);
-    event.fields.clear();
-    event.merge(members);
     common.mark(&mut event);
     event
+}
+
+/// By its place where the sender says it, otherwise by all of it: what is sent again is the same document.
+fn id(members: &Map<String, Value>, frame: &[u8]) -> String {
+    let of = |names: &[&str]| {
+        let (first, rest) = names.split_first()?;
+        let found = rest.iter().try_fold(members.get(*first)?, |value, name| value.get(name))?;
+        Some(found.to_string())
+    };
+    let place =
+        [of(&["agent", "id"]), of(&["log", "file", "path"]), of(&["log", "offset"]), of(&["message"])];
+    let place: Option<Vec<String>> = place.into_iter().collect();
+    match (of(&["@metadata", "_id"]), place) {
+        (Some(given), _) => id_of([given.as_bytes()]),
+        (None, Some(place)) => id_of(place.iter().map(String::as_bytes)),
+        (None, None) => id_of([frame]),
+    }
 }

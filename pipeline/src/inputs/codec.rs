@@ -66,7 +66,7 @@ impl Codec {
                 Self::Multiline(Multiline {
                     pattern: regex(&pattern, at)?,
                     negate: options.boolean("negate")?.unwrap_or(false),
-                    flush: options.number("auto_flush_interval")?,
+                    flush: options.number("auto_flush_interval", 0.1..=3600.0)?,
                 })
             }
             ("multiline", None) => return mistake(line, "codec multiline needs its options in braces"),

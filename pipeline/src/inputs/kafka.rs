@@ -17,6 +17,8 @@ use crate::{Checked, mistake};
 
 /// Records of one portion.
 const MOST: usize = 2000;
+/// Bytes of text after which a portion is closed.
+const MOST_TEXT: usize = 8 << 20;
 /// How long a portion may grow.
 const GROWS: Duration = Duration::from_millis(50);
 
@@ -29,6 +31,14 @@ pub(crate) struct Kafka {
     reset: String,
     codec: Codec,
     decorate: bool,
+}
+
+/// A portion as it grows, and how far its partitions are read with it.
+#[derive(Default)]
+struct Taken {
+    events: Vec<Event>,
+    text: usize,
+    read: TopicPartitionList,
 }
 
 impl Kafka {
@@ -55,7 +65,7 @@ impl Kafka {
                 return mistake(line, format!("decorate_events: {other:?}; write none or basic"));
             }
         };
-        options.number("consumer_threads")?;
+        options.number("consumer_threads", 1.0..=1000.0)?;
         Ok(Self {
             servers,
             topics,
@@ -90,27 +100,21 @@ impl Kafka {
                     continue;
                 }
             };
-            let (mut events, mut read) = (Vec::new(), TopicPartitionList::new());
-            self.take(&first, &common, &mut events, &mut read);
+            let mut portion = Taken::default();
+            self.take(&first, &common, &mut portion);
             let until = tokio::time::Instant::now() + GROWS;
-            while events.len() < MOST {
+            while portion.events.len() < MOST && portion.text < MOST_TEXT {
                 match tokio::time::timeout_at(until, consumer.recv()).await {
-                    Ok(Ok(record)) => self.take(&record, &common, &mut events, &mut read),
+                    Ok(Ok(record)) => self.take(&record, &common, &mut portion),
                     Ok(Err(_)) | Err(_) => break,
                 }
             }
-            self.done(&consumer, exit.start(events).await?, &read).await?;
+            self.done(&consumer, exit.hand_over(portion.events), &portion.read).await?;
         }
     }
 
     /// Adds a record's events, and its place.
-    fn take(
-        &self,
-        record: &BorrowedMessage<'_>,
-        common: &Common,
-        events: &mut Vec<Event>,
-        read: &mut TopicPartitionList,
-    ) {
+    fn take(&self, record: &BorrowedMessage<'_>, common: &Common, portion: &mut Taken) {
         let (topic, partition, offset) = (record.topic(), record.partition(), record.offset());
         let millis = record.timestamp().to_millis().unwrap_or_default();
         // A record's own time: read again tomorrow, it is in the same index.
@@ -119,6 +123,7 @@ impl Kafka {
         // With the time: a topic that was removed and made again begins at 0 once more.
         let place = format!("{topic} {partition} {offset} {millis}");
         let payload = text(record.payload().unwrap_or_default());
+        portion.text += payload.len();
         for mut event in self.codec.events(payload, time, id_of([place.as_bytes()])) {
             if self.decorate {
                 let of = |name: &str, value: Value| (name.to_owned(), value);
@@ -135,11 +140,11 @@ impl Kafka {
                 event.metadata.insert("kafka".to_owned(), Value::Object(about));
             }
             common.mark(&mut event);
-            events.push(event);
+            portion.events.push(event);
         }
         // Refused only for a partition that is not there, and this one is.
-        if read.set_partition_offset(topic, partition, Offset::Offset(offset + 1)).is_err() {
-            let _ = read.add_partition_offset(topic, partition, Offset::Offset(offset + 1));
+        if portion.read.set_partition_offset(topic, partition, Offset::Offset(offset + 1)).is_err() {
+            let _ = portion.read.add_partition_offset(topic, partition, Offset::Offset(offset + 1));
         }
     }
 
@@ -147,7 +152,7 @@ impl Kafka {
     async fn done(
         &self,
         consumer: &StreamConsumer,
-        done: tokio::sync::oneshot::Receiver<()>,
+        done: impl Future<Output = Result<()>>,
         read: &TopicPartitionList,
     ) -> Result<()> {
         tokio::pin!(done);

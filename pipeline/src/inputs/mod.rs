@@ -8,11 +8,14 @@ mod tcp;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{mpsc, oneshot};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::event::Event;
 use crate::filters::After;
@@ -41,22 +44,13 @@ impl Exit {
     /// # Errors
     /// The pipeline has ended: nothing may be remembered.
     pub(crate) async fn hand_over(&self, events: Vec<Event>) -> Result<()> {
-        Ok(self.start(events).await?.await?)
-    }
-
-    /// Hands over; what is given says when it is done.
-    ///
-    /// # Errors
-    /// The pipeline has ended.
-    pub(crate) async fn start(&self, events: Vec<Event>) -> Result<oneshot::Receiver<()>> {
-        let (done, hears) = oneshot::channel();
         if events.is_empty() {
-            let _ = done.send(());
-        } else {
-            let ended = |_| anyhow::anyhow!("the pipeline has ended");
-            self.0.send(Portion { events, done }).await.map_err(ended)?;
+            return Ok(());
         }
-        Ok(hears)
+        let (done, hears) = oneshot::channel();
+        let ended = |_| anyhow::anyhow!("the pipeline has ended");
+        self.0.send(Portion { events, done }).await.map_err(ended)?;
+        Ok(hears.await?)
     }
 }
 
@@ -153,6 +147,45 @@ pub(crate) fn text(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+/// Connections of one input at a time. More wait until one ends.
+const CONNECTIONS: usize = 256;
+
+/// Takes connections for ever, each in a task of its own.
+async fn accept<F>(
+    name: &'static str,
+    listener: TcpListener,
+    serve: impl Fn(TcpStream) -> F + Send + Sync + 'static,
+) -> Result<()>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await?;
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                let served = serve(stream);
+                tokio::spawn(async move {
+                    if let Err(error) = served.await {
+                        eprintln!("[WARN] {name}: {from}: {error:#}");
+                    }
+                    drop(place);
+                });
+            }
+            // A peer's trouble, or no more files just now: nothing of this input's own.
+            Err(error) => {
+                eprintln!("[WARN] {name}: a connection could not be taken: {error}");
+                pause(Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "something that is refused is left alone for a moment")]
+pub(crate) async fn pause(wait: Duration) {
+    tokio::time::sleep(wait).await;
 }
 
 /// Host names and the like, asked once.

@@ -9,13 +9,14 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::codec::{Codec, MOST_BYTES};
-use super::{Common, Exit, id_of, text};
+use super::{Common, Exit, accept, id_of, text};
 use crate::Checked;
 use crate::event::Event;
 use crate::options::Options;
 
-/// Events of one portion, and how long it may grow.
+/// Events of one portion, bytes of text after which it is closed, and how long it may grow.
 const MOST: usize = 1000;
+const MOST_TEXT: usize = 8 << 20;
 const GROWS: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
@@ -45,23 +46,19 @@ impl Tcp {
     pub(super) async fn run(self, common: Common, exit: Exit) -> Result<()> {
         let listener = TcpListener::bind((self.host.as_str(), self.port));
         let listener = listener.await.with_context(|| format!("tcp: port {} cannot be had", self.port))?;
-        let shared = std::sync::Arc::new((self.codec, common));
-        loop {
-            let (stream, from) = listener.accept().await?;
-            let (shared, exit) = (std::sync::Arc::clone(&shared), exit.clone());
-            tokio::spawn(async move {
-                if let Err(error) = serve(stream, &shared.0, &shared.1, &exit).await {
-                    eprintln!("[WARN] tcp: {from}: {error:#}");
-                }
-            });
-        }
+        let shared = std::sync::Arc::new((self.codec, common, exit));
+        accept("tcp", listener, move |stream| {
+            let shared = std::sync::Arc::clone(&shared);
+            async move { serve(stream, &shared.0, &shared.1, &shared.2).await }
+        })
+        .await
     }
 }
 
 async fn serve(stream: TcpStream, codec: &Codec, common: &Common, exit: &Exit) -> Result<()> {
     let connection = uuid::Uuid::new_v4();
     let mut reader = BufReader::with_capacity(64 << 10, stream);
-    let (mut events, mut line, mut number) = (Vec::new(), Vec::new(), 0_u64);
+    let (mut events, mut line, mut number, mut size) = (Vec::new(), Vec::new(), 0_u64, 0);
     let mut until = None;
     loop {
         let room = (MOST_BYTES - line.len()) as u64;
@@ -83,6 +80,7 @@ async fn serve(stream: TcpStream, codec: &Codec, common: &Common, exit: &Exit) -
         if whole || (read == 0 && !line.is_empty()) {
             number += 1;
             let bytes = std::mem::take(&mut line);
+            size += bytes.len();
             let bytes = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
             let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
             let id = id_of([&connection.as_bytes()[..], &number.to_be_bytes()[..]]);
@@ -91,7 +89,8 @@ async fn serve(stream: TcpStream, codec: &Codec, common: &Common, exit: &Exit) -
                 events.push(event);
             }
         }
-        if read == 0 || events.len() >= MOST {
+        if read == 0 || events.len() >= MOST || size >= MOST_TEXT {
+            size = 0;
             exit.hand_over(std::mem::take::<Vec<Event>>(&mut events)).await?;
             until = None;
         } else if until.is_none() && !events.is_empty() {
