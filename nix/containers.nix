@@ -51,7 +51,7 @@ let
     inherit (service) environment;
     ports = map (p: "${address}:${toString p.host}:${toString p.container}") service.ports;
     volumes =
-      map (v: "${v.name}:${v.path}") service.volumes
+      map (v: "${v.name}:${v.path}${if v.readOnly then ":ro" else ""}") service.volumes
       ++ map (m: "${source}/${m.source}:${m.path}:ro") service.mounts
       ++ map (a: "${addons}/${a}:${topology.addons.${a}.mount}:ro") service.addons
       ++ (

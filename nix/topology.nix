@@ -46,6 +46,7 @@ let
     volumes = listOf (record {
       name = name;
       path = absolute;
+      readOnly = flag;
     });
     mounts = listOf (record {
       source = inside;

@@ -68,8 +68,11 @@ async fn the_containers_are_those_of_the_definition() {
             let ports =
                 service.ports.iter().filter_map(|p| Some(format!("127.0.0.1:{}:{}", p.host?, p.container)));
             is("ports", json!(ports.collect::<Vec<_>>()));
-            let mut volumes: Vec<String> =
-                service.volumes.iter().map(|v| format!("{}:{}", v.name, v.path)).collect();
+            let mut volumes: Vec<String> = service
+                .volumes
+                .iter()
+                .map(|v| format!("{}:{}{}", v.name, v.path, if v.read_only { ":ro" } else { "" }))
+                .collect();
             volumes.extend(service.files.iter().map(|f| format!("/p/{}:{}:ro", f.source, f.path)));
             volumes.extend(service.addons.iter().map(|a| format!("/a/{}:{}:ro", a.name, a.path)));
             if service.engine_socket {

@@ -14,7 +14,7 @@ def word: if test("^[A-Za-z0-9_/.:=@%+,-]+$") then . else "'" + gsub("'"; "'\\''
     argv: (["run", "--name=\($name)", "--log-driver=json-file"]
       + [.environment | to_entries[] | "-e", "\(.key)=\(.value)"]
       + [.ports[] | "-p", "\($address):\(.host):\(.container)"]
-      + [.volumes[] | "-v", "\(.name):\(.path)"]
+      + [.volumes[] | "-v", "\(.name):\(.path)\(if .readOnly then ":ro" else "" end)"]
       + [.mounts[] | "-v", "/project/\(.source):\(.path):ro"]
       + [.addons[] | "-v", "ADDONS/\(.):\($all.addons[.].mount):ro"]
       + (if .engineSocket then ["-v", "/var/run/docker.sock:/var/run/docker.sock"] else [] end)

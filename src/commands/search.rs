@@ -14,18 +14,18 @@ const APPLICATIONS: &str = "dev-logs-*,prod-logs-*";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Words that stand in the line, in this order.
+    /// Whole words that stand in the line, in this order.
     text: Option<String>,
     /// How far back: 30m, 24h, 7d.
     #[arg(long, default_value = "24h", value_parser = span)]
     since: String,
-    /// Of this level: ERROR.
+    /// Of this level, and no other: ERROR.
     #[arg(long)]
     level: Option<String>,
     /// Of this service of an application.
     #[arg(long)]
     service: Option<String>,
-    /// Of this node of Kafka, by its container's name.
+    /// Of this node of Kafka, by its container's name (./lab status).
     #[arg(long)]
     node: Option<String>,
     /// Words that stand in its stack trace, such as an exception.
@@ -43,6 +43,15 @@ pub(super) struct Args {
     /// A document a line.
     #[arg(long)]
     json: bool,
+}
+
+/// Words in a field. `IOException` is found in `java.io.IOException` by the field's words without dots, which have no digits.
+fn words_in(field: &str, words: &str) -> Value {
+    let whole = json!({ "match_phrase": { field: words } });
+    if words.chars().any(|c| c.is_ascii_digit()) {
+        return whole;
+    }
+    json!({ "bool": { "should": [whole, { "match_phrase": { format!("{field}.words"): words } }] } })
 }
 
 /// A span as Elasticsearch's dates take it.
@@ -72,9 +81,7 @@ impl Args {
         ];
         let exact = exact.into_iter().filter_map(|(field, value)| Some(json!({ "term": { field: value? } })));
         let words = [("message", &self.text), ("trace", &self.trace)];
-        let words = words
-            .into_iter()
-            .filter_map(|(field, value)| Some(json!({ "match_phrase": { field: value.as_ref()? } })));
+        let words = words.into_iter().filter_map(|(field, value)| Some(words_in(field, value.as_ref()?)));
         filters.extend(exact.chain(words));
         json!({ "bool": { "filter": filters } })
     }
@@ -99,7 +106,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let elasticsearch = Elasticsearch::new(&url);
     let silent = |why: anyhow::Error| {
         anyhow!(
-            "Elasticsearch does not answer on {url}: {why:#}\n  What runs: ./lab status{}",
+            "Elasticsearch cannot be searched on {url}: {why:#}\n  What runs: ./lab status{}",
             context.option()
         )
     };
@@ -109,7 +116,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     args.show(&found);
     if !args.follow {
         if found.is_empty() {
-            eprintln!("nothing of the last {}; more: --since 7d, or less asked for", args.since);
+            eprintln!("nothing of the last {}; more: --since 7d, or fewer conditions", args.since);
         } else if found.len() == usize::from(args.count) {
             eprintln!("the newest {}; more: --count", args.count);
         }
@@ -131,7 +138,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
                 trouble = false;
             }
             Err(why) if !trouble => {
-                eprintln!("Elasticsearch does not answer: {why:#}; it is asked on");
+                eprintln!("Elasticsearch cannot be searched: {why:#}; trying again");
                 trouble = true;
             }
             Err(_) => {}

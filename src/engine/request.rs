@@ -14,7 +14,7 @@ use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, Image, ImageExt};
 
 use super::{Engine, GRACE_LABEL, INSTANCE_LABEL, Resolved, SERVICE_LABEL, STOPS_LAST_LABEL};
-use crate::topology::{ENGINE_SOCKET, Plan, Ready, Restart, Service};
+use crate::topology::{ENGINE_SOCKET, Plan, Ready, Restart, Service, Volume};
 
 /// A service of the plan, as testcontainers wants it.
 #[derive(Debug, Clone)]
@@ -185,9 +185,13 @@ pub(super) fn files_are_open(root: &Path, plan: &Plan) -> Result<()> {
     )
 }
 
+fn volume(volume: &Volume) -> Mount {
+    let mount = Mount::volume_mount(&volume.name, &volume.path);
+    if volume.read_only { mount.with_access_mode(AccessMode::ReadOnly) } else { mount }
+}
+
 pub(super) fn mounts(root: &Path, service: &Service, resolved: &Resolved) -> Result<Vec<Mount>> {
-    let mut mounts: Vec<Mount> =
-        service.volumes.iter().map(|v| Mount::volume_mount(&v.name, &v.path)).collect();
+    let mut mounts: Vec<Mount> = service.volumes.iter().map(volume).collect();
     if service.engine_socket {
         mounts.push(Mount::bind_mount(engine_socket(), ENGINE_SOCKET));
     }

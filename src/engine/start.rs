@@ -163,7 +163,8 @@ impl Engine {
     }
 
     /// Starts one service of a running instance anew, in a new container, and waits until it is ready; what writes files for it runs
-    /// again first. With `fresh` its data goes first, and every service that shares that data is started anew as well. Gives their names.
+    /// again first. With `fresh` its data goes first, every service that shares that data is started anew as well, and what was set up in it is
+    /// set up again. Gives their names.
     ///
     /// # Errors
     /// One cannot be started, or does not become ready.
@@ -175,7 +176,9 @@ impl Engine {
         resolved: &Resolved,
         fresh: bool,
     ) -> Result<Vec<String>> {
-        let data: Vec<String> = service.volumes.iter().map(|v| v.name.clone()).collect();
+        // What it only reads is not its own.
+        let own = service.volumes.iter().filter(|v| !v.read_only);
+        let data: Vec<String> = own.map(|v| v.name.clone()).collect();
         let shares = |other: &&Service| {
             other.name == service.name || (fresh && other.volumes.iter().any(|v| data.contains(&v.name)))
         };
@@ -215,6 +218,12 @@ impl Engine {
         for service in &affected {
             std::mem::forget(self.start_service(&project.root, plan, service, resolved).await?);
             self.until_ready(plan, service).await?;
+        }
+        if fresh {
+            let again = |s: &&Service| !affected.iter().any(|a| a.name == s.name);
+            for set_up in affected.iter().flat_map(|s| plan.set_up_after(s)).filter(again) {
+                self.run_again(&project.root, plan, set_up, resolved).await?;
+            }
         }
         Ok(affected.iter().map(|s| s.name.clone()).collect())
     }

@@ -139,7 +139,10 @@ fn container(file: &LabFile, inputs: &Inputs, plan: &Plan, service: &Service, so
     let mut volumes: Vec<_> = service
         .volumes
         .iter()
-        .map(|v| format!("{}:{}", v.name.strip_prefix(&prefix).unwrap_or(&v.name), v.path))
+        .map(|v| {
+            let name = v.name.strip_prefix(&prefix).unwrap_or(&v.name);
+            format!("{name}:{}{}", v.path, if v.read_only { ":ro" } else { "" })
+        })
         .collect();
     for mount in &service.files {
         let source = match mount.source.strip_prefix("compose/") {

@@ -384,6 +384,9 @@ pub struct VolumeSpec {
     /// Mounted only in a lab where another service has this shared volume.
     #[serde(default)]
     pub optional: bool,
+    /// The service reads what others write there.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 impl LabFile {

@@ -112,6 +112,9 @@ pub struct Volume {
     pub name: String,
     /// Path inside.
     pub path: String,
+    /// The service reads what others write there.
+    #[serde(rename = "readOnly")]
+    pub read_only: bool,
 }
 
 /// A folder or file of the project, mounted read-only.
@@ -254,6 +257,12 @@ impl Plan {
         let shares =
             |w: &&Service| w.volumes.iter().any(|v| service.volumes.iter().any(|own| own.name == v.name));
         ended.filter(|w| !w.files.is_empty()).filter(shares).collect()
+    }
+
+    /// Services that only run and end, and that wait for this one: what they make of its data goes with that data.
+    pub fn set_up_after(&self, service: &Service) -> Vec<&Service> {
+        let waits = |s: &&Service| s.waits_for.iter().any(|w| w.service == service.name);
+        self.services.iter().filter(|s| s.ready == Ready::Completed).filter(waits).collect()
     }
 
     /// Every host port, with the service that owns it.

@@ -198,6 +198,7 @@ fn volumes(roster: &Roster<'_>, entry: &Entry<'_>, instance: &Instance) -> Vec<V
     let volume = |v: &super::VolumeSpec| Volume {
         name: instance.volume((!v.shared).then_some(entry.name), &v.name),
         path: v.path.clone(),
+        read_only: v.read_only,
     };
     there.map(volume).collect()
 }

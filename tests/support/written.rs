@@ -41,8 +41,11 @@ pub(crate) struct Ordered {
 impl Written {
     /// As the plan means it. `volume` gives the name that the body has for one of the plan's volumes.
     pub(crate) fn meant(plan: &Plan, service: &Service, volume: impl Fn(&str) -> String) -> Self {
-        let mut mounts: BTreeMap<String, String> =
-            service.volumes.iter().map(|v| (v.path.clone(), format!("volume {}", volume(&v.name)))).collect();
+        let mut mounts: BTreeMap<String, String> = service
+            .volumes
+            .iter()
+            .map(|v| (v.path.clone(), format!("volume {}{}", volume(&v.name), read_only(v.read_only))))
+            .collect();
         mounts
             .extend(service.addons.iter().map(|a| (a.path.clone(), format!("add-on {} read-only", a.name))));
         mounts.extend(service.files.iter().map(|f| (f.path.clone(), format!("file {} read-only", f.source))));
