@@ -94,8 +94,40 @@ pub(crate) enum Operand {
     List(Vec<Operand>),
 }
 
+/// How deep braces, brackets and parentheses may stand in each other: each level is a call within another.
+const DEEPEST: usize = 100;
+
+/// The line in which they stand deeper. A bracket within a pattern between slashes counts too, and is closed there.
+fn too_deep(text: &str) -> Option<usize> {
+    let (mut depth, mut line, mut quote, mut comment) = (0_usize, 1, None, false);
+    for c in text.chars() {
+        if c == '\n' {
+            line += 1;
+            comment = false;
+        }
+        match (quote, c) {
+            _ if comment => {}
+            (Some(open), _) if c == open => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'') => quote = Some(c),
+            (None, '#') => comment = true,
+            (None, '(' | '[' | '{') => depth += 1,
+            (None, ')' | ']' | '}') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEEPEST {
+            return Some(line);
+        }
+    }
+    None
+}
+
 /// Reads a file.
 pub(crate) fn parse(text: &str) -> Checked<Sections> {
+    if let Some(line) = too_deep(text) {
+        let message = format!("more than {DEEPEST} braces, brackets or parentheses within each other");
+        return Err(Mistake { line, message });
+    }
     let line_of = |place: usize| text.as_bytes().iter().take(place).filter(|b| **b == b'\n').count() + 1;
     let mut sections = file.parse(LocatingSlice::new(text)).map_err(|error| {
         let line = line_of(error.offset());

@@ -199,6 +199,16 @@ fn a_file_without_an_output_is_refused() {
     assert!(refused(INPUT).contains("there is no output"), "{}", refused(INPUT));
 }
 
+#[rstest]
+#[case::parentheses("if ", "(", "[a]")]
+#[case::lists("mutate { add_tag => ", "[", "")]
+#[case::conditions("", "if [a] { ", "")]
+fn what_is_too_deep_is_refused(#[case] before: &str, #[case] open: &str, #[case] after: &str) {
+    let text = format!("{INPUT}{OUTPUT}filter {{ {before}{}{after}", open.repeat(50_000));
+    let found = refused(&text);
+    assert!(found.starts_with("line 3: more than 100 braces"), "{found}");
+}
+
 fn one(text: &str, message: &str) -> Value {
     filtered(&Filters::parse(text).unwrap(), event(message))
 }
