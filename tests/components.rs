@@ -167,6 +167,34 @@ fn commit(bootstrap: &str, group: &str) {
 }
 
 /// Test suites leave a group each; and a transaction that stays open holds back whoever reads committed records only.
+/// Topics come and go in a lab: a question about all of them must not fail because one has just gone.
+#[tokio::test]
+async fn groups_and_offsets_are_read_while_topics_come_and_go() {
+    let (_node, bootstrap) = kafka_module().await;
+    kafka::create_topic(&bootstrap, "stays", 1).await.unwrap();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let coming_and_going = tokio::spawn({
+        let (bootstrap, stopped) = (bootstrap.clone(), stopped);
+        async move {
+            let mut number = 0;
+            while !*stopped.borrow() {
+                let name = format!("goes-{number}");
+                kafka::create_topic(&bootstrap, &name, 20).await.unwrap();
+                kafka::delete_topic(&bootstrap, &name).await.unwrap();
+                number += 1;
+            }
+            number
+        }
+    });
+    let reader = GroupReader::new(&bootstrap);
+    for _ in 0..300 {
+        let seen = reader.read().await.unwrap();
+        assert_eq!(seen.offsets[&("stays".to_owned(), 0)], (0, 0));
+    }
+    stop.send(true).unwrap();
+    assert!(coming_and_going.await.unwrap() > 10);
+}
+
 #[tokio::test]
 async fn the_lag_of_hundreds_of_groups_is_known_up_to_the_end_of_the_log() {
     let (_node, bootstrap) = kafka_module().await;

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use anyhow::Result;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::committed::Coordinators;
@@ -87,8 +89,8 @@ impl Connections {
         Ok(self.watcher.insert(watcher))
     }
 
-    fn read(&mut self) -> Result<Groups> {
-        let mut seen = Groups::default();
+    /// First and next offset of each partition.
+    fn offsets(&mut self) -> Result<BTreeMap<TopicPartition, (i64, i64)>> {
         let watcher = self.watcher()?;
         let metadata = watcher.fetch_metadata(None, PATIENCE)?;
         let topics = metadata.topics().iter().filter(|t| t.error().is_none() && !t.name().starts_with("__"));
@@ -96,12 +98,14 @@ impl Connections {
             topics.flat_map(|t| t.partitions().iter().map(|p| (t.name().to_owned(), p.id()))).collect();
         let first = at(watcher, &partitions, Offset::Beginning)?;
         let next = at(watcher, &partitions, Offset::End)?;
-        for (partition, next) in next {
-            if let Some(first) = first.get(&partition) {
-                seen.offsets.insert(partition, (*first, next));
-            }
-        }
-        let list = watcher.client().fetch_group_list(None, PATIENCE)?;
+        let both = next.into_iter().filter_map(|(at, next)| Some((at.clone(), (*first.get(&at)?, next))));
+        Ok(both.collect())
+    }
+
+    fn read(&mut self) -> Result<Groups> {
+        let mut seen = Groups { offsets: asked_again(|| self.offsets())?, ..Groups::default() };
+        let watcher = self.watcher()?;
+        let list = asked_again(|| Ok(watcher.client().fetch_group_list(None, PATIENCE)?))?;
         for found in list.groups() {
             let group =
                 Group { state: found.state().to_owned(), members: found.members().len(), ..Group::default() };
@@ -116,6 +120,39 @@ impl Connections {
         }
         Ok(seen)
     }
+}
+
+/// A topic that goes, or a leader or coordinator that moves, while it is asked makes the whole answer an error: then all is asked again.
+fn asked_again<T>(mut ask: impl FnMut() -> Result<T>) -> Result<T> {
+    let begun = Instant::now();
+    loop {
+        match ask() {
+            Err(error) if has_moved(&error) && begun.elapsed() < PATIENCE => {}
+            answer => return answer,
+        }
+    }
+}
+
+/// What was asked is led by another than a moment ago, by nobody just now, or is not there any more.
+fn has_moved(error: &anyhow::Error) -> bool {
+    use RDKafkaErrorCode::{
+        CoordinatorLoadInProgress, CoordinatorNotAvailable, LeaderNotAvailable, NotCoordinator,
+        NotLeaderForPartition, UnknownPartition, UnknownTopic, UnknownTopicOrPartition,
+    };
+    let code = error.downcast_ref::<KafkaError>().and_then(KafkaError::rdkafka_error_code);
+    matches!(
+        code,
+        Some(
+            CoordinatorLoadInProgress
+                | CoordinatorNotAvailable
+                | LeaderNotAvailable
+                | NotCoordinator
+                | NotLeaderForPartition
+                | UnknownPartition
+                | UnknownTopic
+                | UnknownTopicOrPartition
+        )
+    )
 }
 
 fn list_of(partitions: &[TopicPartition], offset: Offset) -> Result<TopicPartitionList> {
