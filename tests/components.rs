@@ -261,7 +261,8 @@ async fn produced(bootstrap: &str, count: u64, run: &str) -> producer::Ledger<To
     let mut registry = Registry::new();
     let delivery = registry.histograms("seconds", "", Buckets(&[1.0])).get_or_create_owned(&Topic::of(TOPIC));
     let progress = Arc::new(producer::Progress { delivery: Some(delivery), ..Default::default() });
-    let ledger = producer::produce::<Transactions>(&order, Arc::clone(&progress), never).await.unwrap();
+    let ledger =
+        producer::produce(&order, Transactions::of(&order), Arc::clone(&progress), never).await.unwrap();
     assert_eq!(progress.acknowledged.get(), count);
     let metrics = registry.text().unwrap();
     assert!(metrics.contains(&format!("seconds_count{{topic=\"{TOPIC}\"}} {count}\n")), "{metrics}");

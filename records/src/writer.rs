@@ -190,7 +190,7 @@ impl Writer {
         encoder: Option<AvroEncoder>,
         stop: watch::Receiver<bool>,
     ) -> JoinHandle<Result<Ledger<S::Totals>>> {
-        let topic = S::topic(order.format);
+        let topic = sequence.topic(order.format);
         let shared = Arc::new(Shared { producer: self.producer, encoder, topic, sequence, stop });
         tokio::spawn(async move {
             let start = Instant::now();
@@ -342,6 +342,7 @@ impl<S: Sequence> Shared<S> {
     /// Hands a record to the client, which copies it and says later what became of it. `json` is room for its text.
     async fn send(&self, index: u64, json: &mut Vec<u8>) -> Result<(), String> {
         let record = self.sequence.record(index, now_ms());
+        self.sequence.made(&record);
         let avro;
         let value = match &self.encoder {
             None => {

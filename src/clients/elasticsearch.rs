@@ -188,6 +188,37 @@ impl Elasticsearch {
         Ok(found)
     }
 
+    /// How many of the documents that a query finds have which values in two fields, counted by Elasticsearch.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses the query.
+    pub async fn counted(
+        &self,
+        indices: &str,
+        query: &Value,
+        fields: (&str, &str),
+    ) -> Result<BTreeMap<(String, String), u64>> {
+        let values = |field: &str| json!({ "terms": { "field": field, "size": 1000 } });
+        let mut outer = values(fields.0);
+        outer["aggs"] = json!({ "inner": values(fields.1) });
+        let question = json!({ "size": 0, "query": query, "aggs": { "outer": outer } });
+        let path = format!("{indices}/_search?ignore_unavailable=true&allow_no_indices=true");
+        let answer = self.searched(&path, &question).await?;
+        let buckets = |of: &Value| of["buckets"].as_array().cloned().unwrap_or_default();
+        let key = |bucket: &Value| match &bucket["key"] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let mut counted = BTreeMap::new();
+        for outer in buckets(&answer["aggregations"]["outer"]) {
+            for inner in buckets(&outer["inner"]) {
+                let count = inner["doc_count"].as_u64().context("a bucket without a count")?;
+                counted.insert((key(&outer), key(&inner)), count);
+            }
+        }
+        Ok(counted)
+    }
+
     async fn pages(&self, pit: &str, query: &Value) -> Result<Vec<Document>> {
         let mut documents = Vec::new();
         let mut question = json!({

@@ -16,23 +16,24 @@ use crate::scenarios::{Format, Sequence};
 const PATIENCE: Duration = Duration::from_secs(60);
 const EVERY: Duration = Duration::from_millis(500);
 
-/// Carries out an order until its count is reached or `stop` turns true; then waits for what is on the way.
+/// Writes the records of a sequence as an order says, until its count is reached or `stop` turns true; then waits for what is on the way.
 ///
 /// # Errors
 /// Kafka or (for Avro) the registry does not answer within a minute at the start. Records that fail later are
 /// counted in the ledger.
 pub async fn produce<S: Sequence>(
     order: &Order,
+    sequence: S,
     progress: Arc<Progress>,
     stop: watch::Receiver<bool>,
 ) -> Result<Ledger<S::Totals>> {
-    let topic = S::topic(order.format);
+    let topic = sequence.topic(order.format);
     let writer = wait_for_topic(Writer::new(order, progress)?, topic, &order.bootstrap).await?;
     let encoder = match order.format {
         Format::Json => None,
         Format::Avro => Some(avro_encoder(&order.registry_url, topic).await?),
     };
-    S::new(order.seed, order.run.as_deref()).write(writer, order.clone(), encoder, stop).await?
+    sequence.write(writer, order.clone(), encoder, stop).await?
 }
 
 async fn wait_for_topic(writer: Writer, topic: &'static str, bootstrap: &str) -> Result<Writer> {

@@ -40,7 +40,7 @@ impl Scenario {
         let (_stop, never) = watch::channel(false);
         match self {
             Self::Transactions => {
-                let ledger = produce::<Transactions>(order, Default::default(), never).await?;
+                let ledger = produce(order, Transactions::of(order), Default::default(), never).await?;
                 Ok(Written { acknowledged: ledger.acknowledged, failed: ledger.failed })
             }
         }

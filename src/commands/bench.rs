@@ -16,7 +16,6 @@ use crate::clients::{kafka, scenarios};
 use crate::engine::{Compose, Engine, InstanceLock, SourceChoice, Started, Usage, prepare, start};
 use crate::probes::{Answer, eventually};
 use crate::project::Project;
-use crate::scenarios::Sequence as _;
 use crate::scenarios::transactions::{PYTHON, TOPIC, Transactions};
 use crate::signals::{Interrupted, watch_signals};
 use crate::topology::{Endpoints, Instance, Plan};
@@ -221,7 +220,7 @@ async fn first_aggregate(endpoints: &Endpoints, start: Instant) -> Result<Durati
         ..Order::default()
     };
     let (_stop, never) = tokio::sync::watch::channel(false);
-    let ledger = produce::<Transactions>(&order, Arc::new(Progress::default()), never).await?;
+    let ledger = produce(&order, Transactions::of(&order), Arc::new(Progress::default()), never).await?;
     if ledger.acknowledged != RECORDS {
         bail!("{} of {RECORDS} records were acknowledged", ledger.acknowledged);
     }

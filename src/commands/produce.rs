@@ -11,16 +11,20 @@ use prometheus_client::encoding::EncodeLabelSet;
 
 use super::context::Context;
 use crate::clients::producer::{Acks, Ledger, Order, Progress, produce};
+use crate::engine::Session;
 use crate::own_services::metrics::{self, Buckets, Registry, Topic};
 use crate::probes::{Answer, eventually};
-use crate::scenarios::transactions::{JAVA, PYTHON, Transactions};
+use crate::scenarios::logs::{Environment, Logs, SHIPPER};
+use crate::scenarios::transactions::{self, JAVA, PYTHON, Transactions};
 use crate::scenarios::{Format, Sequence};
 use crate::signals::watch_signals;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Scenario {
     /// Financial transactions.
-    Transactions(Args),
+    Transactions(TransactionsArgs),
+    /// Log records of applications.
+    Logs(LogsArgs),
 }
 
 /// Producer settings, as the seed's two producers have them.
@@ -33,40 +37,59 @@ enum TransactionsProfile {
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct TransactionsArgs {
     /// Producer settings, as one of the seed's two producers has them.
     #[arg(long, value_enum, default_value = "python")]
     profile: TransactionsProfile,
     /// Record format.
     #[arg(long, value_enum, default_value = "json")]
     format: Format,
+    /// Threads; --rate is that of each.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=256))]
+    threads: u32,
+    /// Own merchants for this run: merchant_1-RUN and so on.
+    #[arg(long)]
+    run: Option<String>,
+    /// The schema registry of --bootstrap-servers, for --format avro.
+    #[arg(long, value_name = "URL", requires = "bootstrap_servers")]
+    schema_registry_url: Option<String>,
+    #[command(flatten)]
+    any: Args,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct LogsArgs {
+    /// Whose records.
+    #[arg(long = "env", value_enum, default_value = "dev")]
+    environment: Environment,
+    /// What the field run of each record says; made up where absent.
+    #[arg(long)]
+    run: Option<String>,
+    #[command(flatten)]
+    any: Args,
+}
+
+/// What every scenario's producer takes.
+#[derive(Debug, clap::Args)]
+struct Args {
     /// Acknowledgement: the leader alone, or every in-sync replica with idempotence.
     #[arg(long, value_enum, default_value = "1")]
     acks: Acks,
-    /// Records a second of each thread; without it as fast as it goes, or 10 without a count.
+    /// Records a second; without it as fast as it goes, or 10 without a count.
     #[arg(long, value_parser = positive_rate, allow_negative_numbers = true)]
     rate: Option<f64>,
-    /// Threads.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=256))]
-    threads: u32,
     /// Records in all; without it until Ctrl-C.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     count: Option<u64>,
     /// Seed of the generator; a random one where absent.
     #[arg(long)]
     seed: Option<u64>,
-    /// Own merchants for this run: merchant_1-RUN and so on.
-    #[arg(long)]
-    run: Option<String>,
     /// Write the ledger of every acknowledged record to a file, as JSON (- for standard output).
     #[arg(long, value_name = "FILE", requires = "count")]
     ledger: Option<PathBuf>,
     /// Write to these brokers (host:port,…) instead of an instance that runs here.
     #[arg(long, value_name = "ADDRESSES")]
     bootstrap_servers: Option<String>,
-    /// The schema registry of those brokers, for --format avro.
-    #[arg(long, value_name = "URL", requires = "bootstrap_servers")]
-    schema_registry_url: Option<String>,
     /// Serve /metrics and /health (200 from the first acknowledged record on) at this address while producing.
     #[arg(long, value_name = "ADDRESS")]
     metrics_listen: Option<SocketAddr>,
@@ -80,24 +103,76 @@ fn positive_rate(text: &str) -> Result<f64, String> {
 }
 
 pub(super) async fn run(context: &Context, scenario: Scenario) -> Result<()> {
+    let registry = Registry::new();
     match scenario {
-        Scenario::Transactions(args) => write::<Transactions>(context, args).await,
+        Scenario::Transactions(args) => {
+            let mut order = args.any.order(context, transactions::topic(args.format)).await?;
+            order.profile = match args.profile {
+                TransactionsProfile::Python => PYTHON,
+                TransactionsProfile::Java => JAVA,
+            };
+            order.registry_url = args.schema_registry_url.unwrap_or(order.registry_url);
+            (order.format, order.threads, order.run) = (args.format, args.threads, args.run);
+            let sequence = Transactions::of(&order);
+            write(args.any, order, sequence, registry).await
+        }
+        Scenario::Logs(args) => logs(context, args, registry).await,
     }
 }
 
-async fn write<S: Sequence>(context: &Context, args: Args) -> Result<()> {
-    // Not from BOOTSTRAP_SERVERS: a variable of the shell would silently be another cluster than the instance that is meant.
-    let (bootstrap, registry_url) = match args.bootstrap_servers {
-        Some(bootstrap) => (bootstrap, args.schema_registry_url.unwrap_or_default()),
-        None => {
-            let endpoints = context.running().await?.endpoints();
-            (endpoints.bootstrap(), endpoints.registry_url().unwrap_or_default())
+async fn logs(context: &Context, args: LogsArgs, mut registry: Registry) -> Result<()> {
+    let mut order = args.any.order(context, args.environment.topic()).await?;
+    (order.profile, order.threads) = (SHIPPER, 1);
+    let run = args.run.unwrap_or_else(|| format!("{:08x}", rand::random::<u32>()));
+    eprintln!("each record has the field run: {run}");
+    let requests = registry.counters("http_requests", "Requests that were answered");
+    let sequence = Logs::new(args.environment, order.seed, &run, requests);
+    write(args.any, order, sequence, registry).await
+}
+
+impl Args {
+    /// An order to write to a topic of the brokers that are meant.
+    async fn order(&self, context: &Context, topic: &str) -> Result<Order> {
+        // Not from BOOTSTRAP_SERVERS: a variable of the shell would silently be another cluster than the instance that is meant.
+        let (bootstrap, registry_url) = match &self.bootstrap_servers {
+            Some(bootstrap) => (bootstrap.clone(), String::new()),
+            None => {
+                let session = context.running().await?;
+                has_topic(&session, topic)?;
+                let endpoints = session.endpoints();
+                (endpoints.bootstrap(), endpoints.registry_url().unwrap_or_default())
+            }
+        };
+        if bootstrap.is_empty() {
+            bail!("instance {} has no Kafka brokers", context.instance);
         }
-    };
-    if bootstrap.is_empty() {
-        bail!("instance {} has no Kafka brokers", context.instance);
+        Ok(Order {
+            bootstrap,
+            registry_url,
+            acks: self.acks,
+            rate: self.rate.or(if self.count.is_none() { Some(10.0) } else { None }),
+            count: self.count,
+            seed: self.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0),
+            ..Order::default()
+        })
     }
-    eprintln!("writing to {} at {bootstrap}", S::topic(args.format));
+}
+
+/// Says which labs have a topic that this one has not.
+fn has_topic(session: &Session, topic: &str) -> Result<()> {
+    if session.plan.topics.iter().any(|t| t.name == topic) {
+        return Ok(());
+    }
+    let file = &session.project.file;
+    let others = file.labs_in_order().into_iter();
+    let others = others.filter(|lab| file.topics_of(lab).iter().any(|t| t.name.get_ref() == topic));
+    let others: Vec<String> = others.map(|lab| format!("./lab up --lab {lab}")).collect();
+    bail!("the lab {} has no topic {topic}.\n  Those that have it: {}", session.plan.lab, others.join(", "));
+}
+
+async fn write<S: Sequence>(args: Args, order: Order, sequence: S, mut registry: Registry) -> Result<()> {
+    let topic = sequence.topic(order.format);
+    eprintln!("writing to {topic} at {}", order.bootstrap);
     // A ledger that cannot be written is said before there is anything to write into it.
     let ledger_file = match &args.ledger {
         Some(path) if path.as_os_str() != "-" => {
@@ -106,25 +181,8 @@ async fn write<S: Sequence>(context: &Context, args: Args) -> Result<()> {
         }
         _ => None,
     };
-    let seed = args.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
-    let order = Order {
-        bootstrap,
-        registry_url,
-        profile: match args.profile {
-            TransactionsProfile::Python => PYTHON,
-            TransactionsProfile::Java => JAVA,
-        },
-        format: args.format,
-        acks: args.acks,
-        threads: args.threads,
-        rate: args.rate.or(if args.count.is_none() { Some(10.0) } else { None }),
-        count: args.count,
-        seed,
-        run: args.run,
-    };
     let cancel = watch_signals();
-    let mut registry = Registry::new();
-    let progress = Arc::new(progress(&mut registry, S::topic(order.format)));
+    let progress = Arc::new(progress(&mut registry, topic));
     let server = match args.metrics_listen {
         Some(address) => {
             let listener = metrics::listen(address).await?;
@@ -141,7 +199,7 @@ async fn write<S: Sequence>(context: &Context, args: Args) -> Result<()> {
         None => None,
     };
     let reporter = tokio::spawn(report(Arc::clone(&progress), args.count.is_none()));
-    let result = produce::<S>(&order, Arc::clone(&progress), cancel).await;
+    let result = produce(&order, sequence, Arc::clone(&progress), cancel).await;
     reporter.abort();
     if let Some(server) = server {
         server.abort();

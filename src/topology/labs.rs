@@ -3,7 +3,7 @@
 use super::file::LabFile;
 use super::plan::ALERTS;
 use super::roster::Roster;
-use super::rows::{Alert, Command, Fault, Flow};
+use super::rows::{Alert, Command, Fault, Flow, Topic};
 
 impl LabFile {
     /// A row that belongs to several labs is proven in the first: the default one, then by name.
@@ -16,6 +16,11 @@ impl LabFile {
     /// The flows of a lab.
     pub fn flows_of(&self, lab: &str) -> Vec<&Flow> {
         self.rows_of(lab, &self.flows, Roster::has_flow)
+    }
+
+    /// The topics of a lab.
+    pub fn topics_of(&self, lab: &str) -> Vec<&Topic> {
+        self.rows_of(lab, &self.topics, |roster, topic| roster.has_topic(topic))
     }
 
     /// The documented command lines of a lab.

@@ -119,10 +119,12 @@ impl<'a> Roster<'a> {
     }
 
     pub(super) fn topics(&self) -> impl Iterator<Item = &'a Topic> {
-        let has = |t: &&Topic| {
-            t.scenario.as_ref().is_none_or(|s| self.lab.scenarios.iter().any(|o| o.get_ref() == s.get_ref()))
-        };
-        self.file.topics.iter().filter(has)
+        self.file.topics.iter().filter(|topic| self.has_topic(topic))
+    }
+
+    pub(super) fn has_topic(&self, topic: &Topic) -> bool {
+        let chosen = |s: &str| self.lab.scenarios.iter().any(|o| o.get_ref() == s);
+        topic.scenario.as_ref().is_none_or(|s| chosen(s.get_ref()))
     }
 
     pub(super) fn has_all<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> bool {

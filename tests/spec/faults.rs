@@ -85,7 +85,7 @@ async fn broker_killed(lab: Arc<Lab>, mut episode: Participant) -> Result<String
     let progress = Arc::new(Progress::default());
     let producing = {
         let (order, progress) = (order.clone(), Arc::clone(&progress));
-        tokio::spawn(async move { produce::<Transactions>(&order, progress, never).await })
+        tokio::spawn(async move { produce(&order, Transactions::of(&order), progress, never).await })
     };
     let acknowledged = || progress.acknowledged.get();
     let reaches = |n: u64| {

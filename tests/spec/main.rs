@@ -7,7 +7,7 @@
 //! - [`faults`]: killed brokers, controllers, driver, registry; the lab stopped and started again
 //! - [`plans`]: each container is what the plan says; [`ports`], [`command_rows`]: the documented tables
 //! - [`metrics`]: exporters and agents → Prometheus; [`dashboards`]: Prometheus → every panel
-//! - [`log_lines`]: log files → Elasticsearch; [`log_records`]: records and lines of applications → Elasticsearch
+//! - [`log_lines`]: log files → Elasticsearch; [`log_records`], [`log_producers`]: records and lines of applications → Elasticsearch
 //! - [`alerts`], [`followed`]: fault → Prometheus → Alertmanager → receiver → resolved
 //! - [`health`]: readiness as compose and the virtual machine ask for it
 //! - [`logs`]: nothing unexpected was said while all this ran
@@ -34,6 +34,7 @@ mod kafka;
 mod lab;
 mod locks;
 mod log_lines;
+mod log_producers;
 mod log_records;
 mod logs;
 mod metrics;
@@ -53,7 +54,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
 
-const CHAPTERS: [fn(&trial::Chapter<'_>) -> Vec<trial::Trial>; 16] = [
+const CHAPTERS: [fn(&trial::Chapter<'_>) -> Vec<trial::Trial>; 17] = [
     kafka::trials,
     topics::trials,
     transactions::trials,
@@ -62,6 +63,7 @@ const CHAPTERS: [fn(&trial::Chapter<'_>) -> Vec<trial::Trial>; 16] = [
     metrics::trials,
     log_lines::trials,
     log_records::trials,
+    log_producers::trials,
     dashboards::trials,
     plans::trials,
     ports::trials,

@@ -59,7 +59,7 @@ pub(crate) fn order(lab: &Lab, run: &str, count: u64) -> Order {
 pub(crate) async fn produced(order: &Order) -> Result<Ledger> {
     let (_stop, never) = watch::channel(false);
     let progress = Arc::new(Progress::default());
-    let ledger = produce::<Transactions>(order, Arc::clone(&progress), never).await?;
+    let ledger = produce(order, Transactions::of(order), Arc::clone(&progress), never).await?;
     if Some(ledger.acknowledged) != order.count || !ledger.failed.is_empty() {
         bail!("of {:?} records {} were acknowledged: {:?}", order.count, ledger.acknowledged, ledger.failed);
     }

@@ -7,7 +7,6 @@ use own_consumer::{Sales, sales_by_merchant};
 use streamlab::Lab;
 use streamlab::clients::producer::{Acks, Order};
 use streamlab::clients::scenarios::Scenario;
-use streamlab::scenarios::Sequence as _;
 use streamlab::scenarios::transactions::{TOPIC, Transactions};
 
 #[tokio::test(flavor = "multi_thread")]

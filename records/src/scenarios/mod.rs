@@ -1,6 +1,7 @@
 //! Seeded data sets, a folder each: record types, generator, producer settings, and the totals that must come out at the other
 //! end.
 
+pub mod logs;
 pub mod transactions;
 
 use anyhow::Result;
@@ -41,19 +42,19 @@ pub trait Sequence: Send + Sync + 'static {
     /// The same for the terminal: without what is as long as the records.
     type InShort: Serialize;
 
-    /// The sequence of a seed; with `run`, its ids and the keys of its totals are its own.
-    fn new(seed: u64, run: Option<&str>) -> Self;
     /// The record with an index, as if it happened at `time_ms` (since the epoch). Its id, its key and what it adds to totals do not
     /// depend on the time.
     fn record(&self, index: u64, time_ms: i64) -> Self::Record;
     /// The topic that records of a format go to.
-    fn topic(format: Format) -> &'static str;
+    fn topic(&self, format: Format) -> &'static str;
     /// What tells a record from all others.
     fn id(record: &Self::Record) -> &str;
     /// The key that decides its partition.
     fn key(record: &Self::Record) -> &str;
-    /// The fields of its Avro schema.
+    /// The fields of its Avro schema; none where a scenario has JSON alone.
     fn avro(record: &Self::Record) -> Vec<(&'static str, Avro)>;
+    /// A record was made, and is handed to the client now.
+    fn made(&self, _: &Self::Record) {}
     /// Counts one more record.
     fn add(totals: &mut Self::Totals, record: &Self::Record);
     /// Writes the records of an order by [`Writer`], compiled in this crate for this type.

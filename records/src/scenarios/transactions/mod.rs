@@ -111,6 +111,18 @@ pub struct MerchantTotal {
 }
 
 impl Transactions {
+    /// The sequence of a seed; with `run`, its ids and merchants are its own.
+    pub fn new(seed: u64, run: Option<&str>) -> Self {
+        let sum =
+            Sha256::new().chain_update(seed.to_le_bytes()).chain_update(run.unwrap_or_default()).finalize();
+        Self { random: ChaCha8Rng::from_seed(sum.into()), run: run.map(str::to_owned) }
+    }
+
+    /// The sequence that an order means.
+    pub fn of(order: &Order) -> Self {
+        Self::new(order.seed, order.run.as_deref())
+    }
+
     /// What must come out for the first `count` records.
     pub fn totals(&self, count: u64) -> Totals {
         let mut totals = Totals::default();
@@ -125,12 +137,6 @@ impl Sequence for Transactions {
     type Record = Transaction;
     type Totals = Totals;
     type InShort = InShort;
-
-    fn new(seed: u64, run: Option<&str>) -> Self {
-        let sum =
-            Sha256::new().chain_update(seed.to_le_bytes()).chain_update(run.unwrap_or_default()).finalize();
-        Self { random: ChaCha8Rng::from_seed(sum.into()), run: run.map(str::to_owned) }
-    }
 
     fn record(&self, index: u64, time_ms: i64) -> Transaction {
         let mut random = self.random.clone();
@@ -154,11 +160,8 @@ impl Sequence for Transactions {
         }
     }
 
-    fn topic(format: Format) -> &'static str {
-        match format {
-            Format::Json => TOPIC,
-            Format::Avro => AVRO_TOPIC,
-        }
+    fn topic(&self, format: Format) -> &'static str {
+        topic(format)
     }
 
     fn id(record: &Transaction) -> &str {
@@ -200,6 +203,14 @@ impl Sequence for Transactions {
 
     fn in_short(totals: &Totals) -> InShort {
         InShort { high_value_count: totals.high_value.len(), merchants: totals.merchants.clone() }
+    }
+}
+
+/// Where transactions of a format go.
+pub fn topic(format: Format) -> &'static str {
+    match format {
+        Format::Json => TOPIC,
+        Format::Avro => AVRO_TOPIC,
     }
 }
 
