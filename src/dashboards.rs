@@ -1,13 +1,20 @@
-//! Grafana's dashboards as their files say: panels with their queries, and the variables in them. Who asks the queries is
-//! elsewhere: [`crate::render`] links to them, the spec runs them.
+//! Grafana's dashboards as their files say: panels with their queries, of Prometheus or of Elasticsearch, and the variables in
+//! them. Who asks the queries is elsewhere: [`crate::render`] links to them, the spec runs them.
 
+mod search;
+
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Deserialize;
 use serde_json::Value;
+
+pub use self::search::{Search, fields_of};
 
 /// Where the files are, from the project's root.
 pub const FOLDER: &str = "monitoring/grafana/dashboards";
+const SOURCES: &str = "monitoring/grafana/provisioning/datasources/elasticsearch.yml";
 /// The tag of dashboards whose queries only a lab with logs can answer.
 pub const OF_LOGS: &str = "logs";
 /// How a description says that a panel may be empty, and why.
@@ -46,8 +53,10 @@ pub struct Panel {
     pub title: String,
     /// Its description says that it may be empty, and why.
     pub may_be_empty: bool,
-    /// One or more.
+    /// What it asks of Prometheus.
     pub queries: Vec<Query>,
+    /// What it asks of Elasticsearch.
+    pub searches: Vec<Search>,
 }
 
 /// An expression of PromQL with Grafana's variables in it.
@@ -77,6 +86,7 @@ pub fn dashboards(root: &Path) -> Result<Vec<Dashboard>> {
         return Ok(Vec::new());
     }
     let entries = std::fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
+    let sources = sources(root)?;
     let mut files: Vec<_> = entries.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
     files.retain(|f| f.extension().is_some_and(|e| e == "json"));
     files.sort();
@@ -85,16 +95,37 @@ pub fn dashboards(root: &Path) -> Result<Vec<Dashboard>> {
         .map(|file| {
             let text = std::fs::read_to_string(file)?;
             let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            parse(&text).with_context(|| format!("{FOLDER}/{name}"))
+            parse(&text, &sources).with_context(|| format!("{FOLDER}/{name}"))
         })
         .collect()
 }
 
-/// One dashboard.
+/// Grafana's data sources of Elasticsearch: uid → indices. None where a project has no file for them.
+fn sources(root: &Path) -> Result<BTreeMap<String, String>> {
+    #[derive(Deserialize)]
+    struct File {
+        datasources: Vec<Source>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Source {
+        uid: String,
+        json_data: JsonData,
+    }
+    #[derive(Deserialize)]
+    struct JsonData {
+        index: String,
+    }
+    let Ok(text) = std::fs::read_to_string(root.join(SOURCES)) else { return Ok(BTreeMap::new()) };
+    let file: File = serde_saphyr::from_str(&text).map_err(|error| anyhow!("{SOURCES}: {error}"))?;
+    Ok(file.datasources.into_iter().map(|source| (source.uid, source.json_data.index)).collect())
+}
+
+/// One dashboard. `sources`: the data sources of Elasticsearch, uid → indices.
 ///
 /// # Errors
 /// As of [`dashboards`].
-pub fn parse(text: &str) -> Result<Dashboard> {
+pub fn parse(text: &str, sources: &BTreeMap<String, String>) -> Result<Dashboard> {
     let json: Value = serde_json::from_str(text).context("no JSON")?;
     let of = |value: &Value, key: &str| value[key].as_str().map(str::to_owned);
     let title = of(&json, "title").context("no title")?;
@@ -116,11 +147,19 @@ pub fn parse(text: &str) -> Result<Dashboard> {
         let title = of(panel, "title").context("a panel without a title")?;
         let description = of(panel, "description").unwrap_or_default();
         let targets = panel["targets"].as_array().with_context(|| format!("{title}: no queries"))?;
-        let queries = targets.iter().map(|t| of(t, "expr").filter(|e| !e.is_empty()).map(Query));
-        let queries: Option<Vec<Query>> = queries.collect();
-        let queries =
-            queries.filter(|q| !q.is_empty()).with_context(|| format!("{title}: a query without expr"))?;
-        panels.push(Panel { title, may_be_empty: description.contains(MAY_BE_EMPTY), queries });
+        let (mut queries, mut searches) = (Vec::new(), Vec::new());
+        for target in targets {
+            if target["datasource"]["type"] == "elasticsearch" {
+                searches.push(Search::parse(target, sources).with_context(|| title.clone())?);
+            } else {
+                let expression = of(target, "expr").filter(|e| !e.is_empty());
+                queries.push(Query(expression.with_context(|| format!("{title}: a query without expr"))?));
+            }
+        }
+        if queries.is_empty() && searches.is_empty() {
+            bail!("{title}: no queries");
+        }
+        panels.push(Panel { title, may_be_empty: description.contains(MAY_BE_EMPTY), queries, searches });
     }
     if panels.is_empty() {
         bail!("no panels");

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -224,6 +224,13 @@ fn every_panel_has_a_link_that_asks_prometheus_its_queries() {
             let start = format!("- [{}](", panel.title);
             let line = section.lines().find_map(|l| l.strip_prefix(&start)?.strip_suffix(')'));
             let link = url::Url::parse(line.unwrap_or_else(|| panic!("no {start}"))).unwrap();
+            if let Some(search) = panel.searches.first() {
+                let asked =
+                    link.query_pairs().find(|(key, _)| key == "q").map(|(_, value)| value.into_owned());
+                assert_eq!(asked.as_deref(), Some(search.query.as_str()), "{}", panel.title);
+                assert!(link.path().starts_with(&format!("/{}/", search.indices)), "{link}");
+                continue;
+            }
             let asked: Vec<String> = link
                 .query_pairs()
                 .filter(|(key, _)| key.ends_with(".expr"))
@@ -243,12 +250,16 @@ fn every_panel_has_a_link_that_asks_prometheus_its_queries() {
     r#"{"uid":"a","title":"A","panels":[{"type":"stat","title":"P","targets":[{}]}]}"#,
     "P: a query without expr"
 )]
+#[case::a_source_that_nobody_provisions(
+    r#"{"uid":"a","title":"A","panels":[{"type":"logs","title":"P","targets":[{"datasource":{"type":"elasticsearch","uid":"x"}}]}]}"#,
+    "P: no data source x"
+)]
 #[case::another_kind_of_variable(
     r#"{"uid":"a","title":"A","panels":[],"templating":{"list":[{"name":"v","query":"query_result(up)"}]}}"#,
     "$v: only label_values(…) is checked"
 )]
 fn a_dashboard_that_would_not_be_checked_is_refused(#[case] text: &str, #[case] says: &str) {
-    let error = parse(text).err().map(|e| format!("{e:#}")).unwrap_or_default();
+    let error = parse(text, &BTreeMap::new()).err().map(|e| format!("{e:#}")).unwrap_or_default();
     assert!(error.contains(says), "{error}");
 }
 

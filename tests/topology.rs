@@ -48,11 +48,19 @@ fn every_recipe_has_a_dockerfile() {
 #[test]
 fn what_does_not_run_with_local_images() {
     let file = parsed();
-    let without: Vec<&String> =
-        file.images.iter().filter(|(_, i)| i.recipe.is_none()).map(|(n, _)| n).collect();
+    let mut without = Vec::new();
+    for lab in file.labs_in_order() {
+        let whole = file.plan(lab, Instance::documented()).unwrap();
+        let part = Source::Local.part_of(&file, &whole).unwrap();
+        let left = whole.services.iter().filter(|s| part.service(&s.name).is_none());
+        without.push(format!("{lab}: {}", left.map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ")));
+    }
     insta::assert_debug_snapshot!(without, @r#"
     [
-        "grafana",
+        "transactions: grafana",
+        "events: ",
+        "full: kb-container, kibana-setup, grafana",
+        "logs: kb-container, kibana-setup, grafana",
     ]
     "#);
 }

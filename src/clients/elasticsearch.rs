@@ -1,6 +1,6 @@
 //! Questions to Elasticsearch. What is written there comes from Filebeat, Logstash or the lab's own pipeline, not from here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
 use reqwest::{Method, StatusCode};
@@ -132,8 +132,7 @@ impl Elasticsearch {
     /// It does not answer, or refuses the query.
     pub async fn newest(&self, indices: &str, query: &Value, count: usize) -> Result<Vec<Document>> {
         let question = json!({ "size": count, "query": query, "sort": [{ "@timestamp": "desc" }] });
-        let path = format!("{indices}/_search?ignore_unavailable=true&allow_no_indices=true");
-        let answer = self.searched(&path, &question).await?;
+        let answer = self.search(indices, &question).await?;
         let mut found: Vec<Document> = hits(&answer)?.iter().map(document).collect();
         found.reverse();
         Ok(found)
@@ -145,8 +144,7 @@ impl Elasticsearch {
     /// It does not answer.
     pub async fn written_to(&self, indices: &str) -> Result<BTreeMap<String, i64>> {
         let each = json!({ "terms": { "field": "_index", "size": 1000 }, "aggs": { "last": { "max": { "field": "_seq_no" } } } });
-        let path = format!("{indices}/_search?ignore_unavailable=true&allow_no_indices=true");
-        let answer = self.searched(&path, &json!({ "size": 0, "aggs": { "each": each } })).await?;
+        let answer = self.search(indices, &json!({ "size": 0, "aggs": { "each": each } })).await?;
         let buckets = answer["aggregations"]["each"]["buckets"].as_array().into_iter().flatten();
         let last = |bucket: &Value| {
             Some((bucket["key"].as_str()?.to_owned(), bucket["last"]["value"].as_f64()? as i64))
@@ -174,8 +172,7 @@ impl Elasticsearch {
             "size": PAGE, "seq_no_primary_term": true, "sort": ["_seq_no"],
             "query": { "bool": { "filter": [query, { "bool": { "should": any, "minimum_should_match": 1 } }] } },
         });
-        let path = format!("{indices}/_search?ignore_unavailable=true&allow_no_indices=true");
-        let answer = self.searched(&path, &question).await?;
+        let answer = self.search(indices, &question).await?;
         let mut found = Vec::new();
         for hit in hits(&answer)? {
             let document = document(hit);
@@ -186,6 +183,25 @@ impl Elasticsearch {
         }
         found.sort_by(|a, b| a.source["@timestamp"].as_str().cmp(&b.source["@timestamp"].as_str()));
         Ok(found)
+    }
+
+    /// The whole answer to a search.
+    ///
+    /// # Errors
+    /// It does not answer, refuses the question, or a shard fails.
+    pub async fn search(&self, indices: &str, question: &Value) -> Result<Value> {
+        let path = format!("{indices}/_search?ignore_unavailable=true&allow_no_indices=true");
+        self.searched(&path, question).await
+    }
+
+    /// Every field that can be searched in some indices.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn fields(&self, indices: &str) -> Result<BTreeSet<String>> {
+        let answer = self.done(Method::GET, &format!("{indices}/_field_caps?fields=*"), None).await?;
+        let fields = answer["fields"].as_object().context("an answer without fields")?;
+        Ok(fields.keys().cloned().collect())
     }
 
     /// How many of the documents that a query finds have which values in two fields, counted by Elasticsearch.
@@ -202,8 +218,7 @@ impl Elasticsearch {
         let mut outer = values(fields.0);
         outer["aggs"] = json!({ "inner": values(fields.1) });
         let question = json!({ "size": 0, "query": query, "aggs": { "outer": outer } });
-        let path = format!("{indices}/_search?ignore_unavailable=true&allow_no_indices=true");
-        let answer = self.searched(&path, &question).await?;
+        let answer = self.search(indices, &question).await?;
         let buckets = |of: &Value| of["buckets"].as_array().cloned().unwrap_or_default();
         let key = |bucket: &Value| match &bucket["key"] {
             Value::String(text) => text.clone(),

@@ -7,6 +7,7 @@ mod committed;
 pub mod elasticsearch;
 pub mod groups;
 pub mod kafka;
+pub mod kibana;
 pub mod oci;
 pub mod producer;
 pub mod prometheus;

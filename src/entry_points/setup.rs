@@ -9,6 +9,7 @@ use clap::Subcommand;
 use super::{setup_monitoring, variable};
 use crate::clients::elasticsearch::Elasticsearch;
 use crate::clients::kafka;
+use crate::clients::kibana::Kibana;
 use crate::clients::schema_registry::{Registered, SchemaRegistry};
 use crate::probes::{Answer, eventually};
 use crate::topology::TopicPlan;
@@ -30,6 +31,8 @@ pub(crate) enum Step {
     Lab,
     /// Index templates, from a folder of them.
     Search,
+    /// Data views, saved searches and dashboards of Kibana, from a file of them.
+    Kibana,
     /// Configuration of Prometheus and Alertmanager, filled in from the environment.
     Monitoring(setup_monitoring::Args),
 }
@@ -39,6 +42,7 @@ pub(super) async fn run(step: Step) -> Result<()> {
         Step::Volumes { folders } => open_up(&folders),
         Step::Lab => lab().await,
         Step::Search => search().await,
+        Step::Kibana => kibana().await,
         Step::Monitoring(args) => setup_monitoring::run(&args),
     }
 }
@@ -114,6 +118,17 @@ async fn search() -> Result<()> {
         elasticsearch.put_template(&name, &template.with_context(refused)?).await.with_context(refused)?;
         println!("index template {name}");
     }
+    Ok(())
+}
+
+async fn kibana() -> Result<()> {
+    let file = PathBuf::from(variable("SAVED_OBJECTS")?);
+    let objects = std::fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let count = Kibana::new(variable("KIBANA_URL")?)
+        .import(objects)
+        .await
+        .with_context(|| file.display().to_string())?;
+    println!("{count} saved objects");
     Ok(())
 }
 

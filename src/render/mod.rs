@@ -13,7 +13,7 @@ mod watch;
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 pub use compose::{compose_file, image_variable};
 pub use downloads::{Download, Pinned, downloads};
@@ -30,7 +30,6 @@ pub fn pages(file: &LabFile, inputs: &Inputs) -> Result<BTreeMap<String, String>
     for name in file.labs_in_order() {
         labs.push(file.plan(name, Instance::documented())?);
     }
-    let documented = labs.first().context("a definition has at least one lab")?;
     let mut pages = BTreeMap::from([
         ("docs/labs.md".to_owned(), labs::page(file, &labs)),
         ("docs/ports.md".to_owned(), docs::ports(file, &labs)),
@@ -40,7 +39,7 @@ pub fn pages(file: &LabFile, inputs: &Inputs) -> Result<BTreeMap<String, String>
         ("docs/images.md".to_owned(), docs::images(file, &inputs.digests)),
         ("docs/metrics.md".to_owned(), watch::metrics(&labs)),
         ("docs/alerts.md".to_owned(), watch::alerts(file)),
-        ("docs/queries.md".to_owned(), watch::queries(documented, &inputs.dashboards)?),
+        ("docs/queries.md".to_owned(), watch::queries(&labs, &inputs.dashboards)?),
         ("docs/diagram.md".to_owned(), diagram::page(file, &labs)),
         ("docs/downloads.md".to_owned(), downloads::page(&downloads(&inputs.pins).0, docs::HEAD)),
         ("nix/topology.json".to_owned(), nix::topology(file, inputs)?),

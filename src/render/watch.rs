@@ -7,7 +7,7 @@ use url::Url;
 
 use super::docs::{HEAD, cell, lab_columns, per_lab};
 use crate::dashboards::Dashboard;
-use crate::topology::{LabFile, Plan, Step};
+use crate::topology::{LabFile, Plan, SEARCH, Step};
 
 pub(super) fn metrics(labs: &[Plan]) -> String {
     let (names, dashes) = lab_columns(labs);
@@ -84,19 +84,35 @@ pub(super) fn alerts(file: &LabFile) -> String {
 }
 
 /// Each panel with an address of Prometheus's own page that shows the same: for a lab without Grafana.
-pub(super) fn queries(plan: &Plan, dashboards: &[Dashboard]) -> Result<String> {
+pub(super) fn queries(labs: &[Plan], dashboards: &[Dashboard]) -> Result<String> {
     let mut page = format!(
-        "{HEAD}# The dashboards' queries\n\nEvery panel of [the dashboards](dashboards.md), for a lab without Grafana: the link shows the last 15 minutes on Prometheus's own\npage (instance `default`), with every value of the dashboard's variables. Under it is what is asked.\n"
+        "{HEAD}# The dashboards' queries\n\nEvery panel of [the dashboards](dashboards.md), for a lab without Grafana: the link shows the last 15 minutes on Prometheus's own\npage (instance `default`), with every value of the dashboard's variables. Under it is what is asked. What is asked of Elasticsearch is a\nlink to its newest documents as JSON.\n"
     );
     if dashboards.is_empty() {
         return Ok(page);
     }
-    let prometheus = plan.service("prometheus").context("dashboards, and no service prometheus")?;
-    let port = prometheus.ports.iter().find_map(|p| p.documented).context("prometheus has no host port")?;
+    let port_of = |service: &str| {
+        let found = labs.iter().find_map(|plan| plan.service(service));
+        found.and_then(|service| service.ports.iter().find_map(|p| p.documented))
+    };
+    let port = port_of("prometheus").context("dashboards, and no prometheus on the host")?;
+    let search_port = labs.iter().find_map(|plan| plan.meant(SEARCH).first().map(|s| s.name.clone()));
+    let search_port = search_port.and_then(|name| port_of(&name));
     for dashboard in dashboards {
         let _ = writeln!(page, "\n## {}\n", dashboard.title);
         let all: Vec<_> = dashboard.variables.iter().map(|v| (v.name.clone(), ".+".to_owned())).collect();
         for panel in &dashboard.panels {
+            for search in &panel.searches {
+                let port =
+                    search_port.context("dashboards of Elasticsearch, and no lab has it on the host")?;
+                let asked = [("q", search.query.as_str()), ("sort", "@timestamp:desc"), ("size", "20")];
+                let base = format!("http://localhost:{port}/{}/_search?pretty", search.indices);
+                let link = Url::parse_with_params(&base, asked)?;
+                let _ = writeln!(page, "- [{}]({link})\n  ```lucene\n  {}\n  ```", panel.title, search.query);
+            }
+            if panel.queries.is_empty() {
+                continue;
+            }
             let queries: Vec<String> = panel.queries.iter().map(|q| q.filled(&all)).collect();
             let asked = queries.iter().enumerate().flat_map(|(n, query)| {
                 [

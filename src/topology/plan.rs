@@ -296,10 +296,11 @@ impl Plan {
     /// # Errors
     /// As [`LabFile::plan`].
     pub fn buildable(&self, file: &LabFile) -> Result<Self, TopologyError> {
-        let has_recipe = |s: &&Service| file.images.get(&s.image).is_some_and(|i| i.recipe.is_some());
-        let wanted: BTreeSet<&str> =
-            self.services.iter().filter(has_recipe).map(|s| s.name.as_str()).collect();
-        let mut plan = if wanted.len() == self.services.len() {
+        let wanted: BTreeSet<&str> = match file.labs.get_key_value(&self.lab) {
+            Some((name, lab)) => Roster::of(file, name, lab).buildable(),
+            None => BTreeSet::new(),
+        };
+        let mut plan = if self.services.iter().all(|s| wanted.contains(s.name.as_str())) {
             self.clone()
         } else {
             file.plan_of(&self.lab, self.instance.clone(), |e| wanted.contains(e.name))?

@@ -90,6 +90,25 @@ impl<'a> Roster<'a> {
         found
     }
 
+    /// Services that can run without public images: their own image has a recipe, and so have those of all that they need.
+    pub(super) fn buildable(&self) -> BTreeSet<&'a str> {
+        let has_recipe = |e: &&Entry<'a>| {
+            self.file.images.get(e.spec.image.get_ref()).is_some_and(|image| image.recipe.is_some())
+        };
+        let mut names: BTreeSet<&str> = self.entries.iter().filter(has_recipe).map(|e| e.name).collect();
+        loop {
+            let stands = |e: &&Entry<'a>| {
+                let needs = e.spec.needs.iter().flat_map(|name| self.meant(name.get_ref()));
+                names.contains(e.name) && needs.into_iter().all(|other| names.contains(other.name))
+            };
+            let left: BTreeSet<&str> = self.entries.iter().filter(stands).map(|e| e.name).collect();
+            if left.len() == names.len() {
+                return left;
+            }
+            names = left;
+        }
+    }
+
     /// Whether a service waits for another only where it runs from its public image.
     pub(super) fn waits_upstream_only(&self, entry: &Entry<'a>, other: &Entry<'a>) -> bool {
         let named = |names: &[toml::Spanned<String>]| {

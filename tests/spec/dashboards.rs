@@ -1,4 +1,5 @@
-//! Every query of every panel returns data: asked of Prometheus as Grafana would ask it, and of Grafana where it runs.
+//! Every query of every panel returns data: asked of Prometheus and of Elasticsearch as Grafana would ask it, and of Grafana where
+//! it runs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,13 +7,19 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use streamlab::clients::http;
-use streamlab::dashboards::{Dashboard, OF_LOGS, dashboards};
+use streamlab::dashboards::{Dashboard, OF_LOGS, Search, dashboards};
 use streamlab::probes::{Answer, eventually};
 
 use crate::lab::Lab;
+use crate::log_lines::elasticsearch;
 use crate::metrics::prometheus;
 use crate::trial::{Chapter, Check, PATIENCE, Trial};
+use crate::views::known_fields;
 
+/// Grafana's data source of metrics.
+const PROMETHEUS: &str = "prometheus";
+/// How far back a dashboard of logs looks: a lab's first lines are found too.
+const MINUTES: u32 = 60;
 const EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
@@ -53,6 +60,13 @@ async fn every_panel(lab: Arc<Lab>, of_logs: bool) -> Result<String> {
         .await?;
         for panel in &dashboard.panels {
             panels += 1;
+            for search in &panel.searches {
+                queries += 1;
+                let question = format!("{} / {}: {}", dashboard.title, panel.title, search.query);
+                if !finds(&lab, search, panel.may_be_empty).await.context(question)? {
+                    empty.push(panel.title.clone());
+                }
+            }
             for query in &panel.queries {
                 queries += 1;
                 let filled = query.filled(&values);
@@ -85,6 +99,23 @@ async fn every_panel(lab: Arc<Lab>, of_logs: bool) -> Result<String> {
     ))
 }
 
+/// Whether a search of Elasticsearch shows something; it waits for that, unless it may be empty. Each field that it names must be in
+/// the mapping.
+async fn finds(lab: &Lab, search: &Search, may_be_empty: bool) -> Result<bool> {
+    let elasticsearch = elasticsearch(lab)?;
+    known_fields(lab, &search.indices, search.fields()).await?;
+    let asked = async || elasticsearch.search(&search.indices, &search.question(MINUTES)).await;
+    if may_be_empty {
+        return Ok(search.shows(&asked().await?));
+    }
+    Ok(eventually("something to show", PATIENCE, EVERY, || async {
+        let answer = asked().await?;
+        let seen = || format!("{} documents", answer["hits"]["total"]["value"]);
+        Ok(if search.shows(&answer) { Answer::Is(true) } else { Answer::NotYet(seen()) })
+    })
+    .await?)
+}
+
 fn chosen(lab: &Lab, of_logs: bool) -> Result<Vec<Dashboard>> {
     let mut all = dashboards(&lab.project.root)?;
     all.retain(|dashboard| dashboard.tags.iter().any(|tag| tag == OF_LOGS) == of_logs);
@@ -98,7 +129,11 @@ async fn by_grafana(lab: Arc<Lab>, of_logs: bool) -> Result<String> {
         Ok(request.send().await?.error_for_status()?.json().await?)
     };
     let sources = get("/api/datasources").await?;
-    let source = sources[0]["uid"].as_str().context("no data source")?.to_owned();
+    let sources: Vec<&str> =
+        sources.as_array().into_iter().flatten().filter_map(|s| s["uid"].as_str()).collect();
+    if !sources.contains(&PROMETHEUS) {
+        bail!("no data source {PROMETHEUS}, but {sources:?}");
+    }
     let ours = chosen(&lab, of_logs)?;
     let mut queries = 0;
     for dashboard in &ours {
@@ -109,11 +144,13 @@ async fn by_grafana(lab: Arc<Lab>, of_logs: bool) -> Result<String> {
             values.push((variable.name.clone(), found.join("|")));
         }
         for panel in dashboard.panels.iter().filter(|p| !p.may_be_empty) {
-            for query in &panel.queries {
+            let of_prometheus = panel.queries.iter().map(|query| {
+                let source = json!({ "uid": PROMETHEUS });
+                json!({ "refId": "A", "datasource": source, "expr": query.filled(&values), "instant": true })
+            });
+            for query in of_prometheus.chain(panel.searches.iter().map(|search| search.target.clone())) {
                 queries += 1;
-                let body = json!({ "from": "now-5m", "to": "now", "queries": [{
-                    "refId": "A", "datasource": { "uid": source }, "expr": query.filled(&values), "instant": true,
-                }]});
+                let body = json!({ "from": format!("now-{MINUTES}m"), "to": "now", "queries": [query] });
                 let request = http().post(format!("{base}/api/ds/query")).basic_auth("admin", Some("admin"));
                 let answer: Value = request.json(&body).send().await?.error_for_status()?.json().await?;
                 let frames = answer["results"]["A"]["frames"].as_array().map_or(0, Vec::len);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use libtest_mimic::Arguments;
 use streamlab::project::Project;
-use streamlab::topology::{Instance, Plan, Source};
+use streamlab::topology::{Instance, Plan, Service, Source};
 use tokio::runtime::Runtime;
 
 use crate::lab::{INSTANCE, Lab, attached, hold, remove_all, remove_on_signal, start, vacant};
@@ -265,6 +265,10 @@ fn not_run(
         None => Source::Local.part_of(&project.file, plan).ok()?,
     };
     let stations = trial.stations.as_deref().unwrap_or_default();
-    let missing = stations.iter().flat_map(|s| plan.meant(s)).find(|s| there.service(&s.name).is_none());
-    missing.map(|service| format!("needs image {}", service.image))
+    let missing = stations.iter().flat_map(|s| plan.meant(s)).find(|s| there.service(&s.name).is_none())?;
+    // A service that has an image of its own is left out with what it needs.
+    let has_recipe = |s: &&Service| project.file.images.get(&s.image).is_some_and(|i| i.recipe.is_some());
+    let mut needed = missing.waits_for.iter().filter_map(|wait| plan.service(&wait.service));
+    let cause = if has_recipe(&missing) { needed.find(|s| !has_recipe(s)) } else { None };
+    Some(format!("needs image {}", cause.unwrap_or(missing).image))
 }

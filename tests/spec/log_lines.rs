@@ -168,40 +168,61 @@ fn message(document: &Document) -> Result<&str> {
     document.source["message"].as_str().with_context(|| format!("no message in {}", document.source))
 }
 
-/// The whole of the nodes' files, and the table of lines with their fields.
-async fn parsed(lab: Arc<Lab>) -> Result<String> {
+/// A row of the table of lines and fields, written under a name of its own.
+pub(crate) struct Written {
+    row: Value,
+    /// The node that the file's name says.
+    node: String,
+    path: String,
+    text: String,
+}
+
+/// Writes the lines of the table, each row into a file of its kind.
+pub(crate) async fn write_table(lab: &Lab) -> Result<Vec<Written>> {
     let table = lab.project.root.join("monitoring/logstash/expected.json");
     let table: Vec<Value> = serde_json::from_slice(&std::fs::read(table)?)?;
     let run = new_run();
-    let mut files = Vec::new();
-    for (number, row) in table.iter().enumerate() {
-        // The same kind of file, and a name of this run's.
+    let mut written = Vec::new();
+    for (number, row) in table.into_iter().enumerate() {
         let name = row["file"].as_str().context("no file")?;
         let kind = name.find("-gc.log").or(name.find(".log")).context("no log file")?;
-        let file = format!("spec-{run}-{number}");
+        let node = format!("spec-{run}-{number}");
+        let path = format!("{node}{}", &name[kind..]);
         let lines = row["lines"].as_array().context("no lines")?;
         let lines: Vec<&str> = lines.iter().filter_map(Value::as_str).collect();
-        let path = format!("{file}{}", &name[kind..]);
-        File::new(&lab, &path)?.write(&format!("{}\n", lines.join("\n"))).await?;
-        files.push((path, file, lines.join("\n"), row));
+        let text = lines.join("\n");
+        File::new(lab, &path)?.write(&format!("{text}\n")).await?;
+        written.push(Written { row, node, path, text });
     }
-    for (path, file, text, row) in &files {
-        let query = json!({ "term": { PARSED.file: format!("{FOLDER}/{path}") } });
-        let document = eventually(&format!("{}: a document", row["about"]), PATIENCE, EVERY, || async {
-            let mut found = elasticsearch(&lab)?.documents(PARSED.indices, &query).await?;
-            Ok(match (found.pop(), found.len()) {
-                (Some(document), 0) => Answer::Is(document.source),
-                (None, _) => Answer::NotYet("none".to_owned()),
-                (_, more) => Answer::Never(anyhow::anyhow!("{} documents of one event", more + 1)),
-            })
+    Ok(written)
+}
+
+/// The one document of a row, once it is there.
+pub(crate) async fn document_of(lab: &Lab, written: &Written) -> Result<Value> {
+    let query = json!({ "term": { PARSED.file: format!("{FOLDER}/{}", written.path) } });
+    Ok(eventually(&format!("{}: a document", written.row["about"]), PATIENCE, EVERY, || async {
+        let mut found = elasticsearch(lab)?.documents(PARSED.indices, &query).await?;
+        Ok(match (found.pop(), found.len()) {
+            (Some(document), 0) => Answer::Is(document.source),
+            (None, _) => Answer::NotYet("none".to_owned()),
+            (_, more) => Answer::Never(anyhow::anyhow!("{} documents of one event", more + 1)),
         })
-        .await?;
+    })
+    .await?)
+}
+
+/// The whole of the nodes' files, and the table of lines with their fields.
+async fn parsed(lab: Arc<Lab>) -> Result<String> {
+    let table = write_table(&lab).await?;
+    for written in &table {
+        let document = document_of(&lab, written).await?;
+        let Written { row, node, text, .. } = written;
         let fields = row["fields"].as_object().context("no fields")?;
         for (field, wanted) in
             fields.iter().map(|(field, wanted)| (field.as_str(), wanted)).chain([("message", &json!(text))])
         {
             // The node is the file's name, which is this run's.
-            let wanted = if field == "node" { &json!(file) } else { wanted };
+            let wanted = if field == "node" { &json!(node) } else { wanted };
             if document[field] != *wanted {
                 bail!("{}: {field} is {}, not {wanted}", row["about"], document[field]);
             }

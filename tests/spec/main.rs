@@ -8,6 +8,7 @@
 //! - [`plans`]: each container is what the plan says; [`ports`], [`command_rows`]: the documented tables
 //! - [`metrics`]: exporters and agents → Prometheus; [`dashboards`]: Prometheus → every panel
 //! - [`log_lines`]: log files → Elasticsearch; [`log_records`], [`log_producers`]: records and lines of applications → Elasticsearch
+//! - [`views`]: what Kibana shows of Elasticsearch
 //! - [`alerts`], [`followed`]: fault → Prometheus → Alertmanager → receiver → resolved
 //! - [`health`]: readiness as compose and the virtual machine ask for it
 //! - [`logs`]: nothing unexpected was said while all this ran
@@ -47,6 +48,7 @@ mod spark;
 mod topics;
 mod transactions;
 mod trial;
+mod views;
 #[path = "../support/written.rs"]
 mod written;
 
@@ -54,7 +56,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
 
-const CHAPTERS: [fn(&trial::Chapter<'_>) -> Vec<trial::Trial>; 17] = [
+const CHAPTERS: [fn(&trial::Chapter<'_>) -> Vec<trial::Trial>; 18] = [
     kafka::trials,
     topics::trials,
     transactions::trials,
@@ -65,6 +67,7 @@ const CHAPTERS: [fn(&trial::Chapter<'_>) -> Vec<trial::Trial>; 17] = [
     log_records::trials,
     log_producers::trials,
     dashboards::trials,
+    views::trials,
     plans::trials,
     ports::trials,
     health::trials,
