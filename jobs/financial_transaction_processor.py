@@ -52,6 +52,7 @@ TEXTS = ["transactionId", "userId", "merchantId", "location", "paymentMethod", "
 LONGEST_TEXT = 1000  # characters of a field
 # JSON as everybody else reads it: Spark by itself takes single quotes and NaN.
 STRICT = {"allowSingleQuotes": "false", "allowNonNumericNumbers": "false"}
+KEEP_NULLS = {"ignoreNullFields": "false"}
 # What is written is longer than what was read: JSON takes up to six bytes for a character. Kafka takes no record of more
 # than a megabyte, and a query that cannot write a record dies of it, at every start again.
 LONGEST_KEPT = 65536  # characters of a malformed record that its dead letter keeps, bytes of its key
@@ -93,8 +94,9 @@ def wait_for_topic(spark, topic):
         time.sleep(0.2)
 
 
-def read_transactions(spark):
-    """Every record of the topic, with `problem` = why it is malformed, or null if it is fine."""
+def read_transactions(spark, longest_rest="3500ms"):
+    """Every record of the topic, with `problem` = why it is malformed, or null if it is fine. A batch is due after `longest_rest`, or with
+    200 records."""
     raw = (
         spark.readStream.format("kafka")
         .option("kafka.bootstrap.servers", BOOTSTRAP_SERVERS)
@@ -105,10 +107,9 @@ def read_transactions(spark):
         # Records that are gone before they were read are an error to be seen, not a gap to be passed over.
         .option("failOnDataLoss", "true")
         .option("maxOffsetsPerTrigger", "50000")  # bounds the memory of a batch after a long pause
-        # A batch costs much the same whether it has ten records or a thousand: the next one is due when there are so many, or
-        # after so long. Under load that is at every trigger.
+        # A batch costs much the same whether it has ten records or a thousand. Under load one is due at every trigger.
         .option("minOffsetsPerTrigger", "200")
-        .option("maxTriggerDelay", "3500ms")
+        .option("maxTriggerDelay", longest_rest)
         # A batch reads what is known to be there. A broker that holds a question for more, half a second by default, holds up the
         # next one on the same connection.
         .option("kafka.fetch.max.wait.ms", "20")
@@ -153,16 +154,20 @@ def read_transactions(spark):
     )
 
 
-def aggregates(transactions):
-    """Sum and count per merchant: the key is the merchant, the newest record of a key holds."""
-    totals = (
+def totals(transactions):
+    """Sum and count per merchant."""
+    return (
         transactions.where("problem IS NULL")
         .groupBy("merchantId")
         .agg(F.sum("amount").cast("decimal(28,2)").alias("totalAmount"), F.count("*").alias("transactionCount"))
         # The state stays in its 20 partitions, ten for a task.
         .coalesce(CORES)
     )
-    return totals.select(
+
+
+def aggregates(transactions):
+    """The key is the merchant, the newest record of a key holds."""
+    return totals(transactions).select(
         F.col("merchantId").alias("key"),
         F.to_json(F.struct("merchantId", "totalAmount", "transactionCount")).alias("value"),
     )
@@ -179,26 +184,37 @@ def read_merchants(spark):
     )
 
 
+def is_high_value():
+    return F.col("amount") >= F.lit(HIGH_VALUE_FROM).cast(MONEY)
+
+
+def with_merchants(rows, merchants):
+    """The columns of a transaction's merchant beside it; null where the table has none."""
+    merchant = F.substring_index("merchantId", "-", 1)  # merchant_1-ab12cd is merchant_1
+    return rows.join(F.broadcast(merchants), merchant == F.col("id"), "left")
+
+
+def enriched():
+    """A transaction with its merchant, as JSON."""
+    return F.to_json(F.struct(*REQUIRED, "merchantName", "merchantCategory", "merchantCountry"), KEEP_NULLS)
+
+
 def high_value_and_dead_letters(transactions, merchants):
     """Two outputs of one query: the column `topic` says where a row goes."""
-    merchant = F.substring_index("merchantId", "-", 1)  # merchant_1-ab12cd is merchant_1
-    rows = transactions.where(F.col("problem").isNotNull() | (F.col("amount") >= F.lit(HIGH_VALUE_FROM).cast(MONEY)))
-    joined = rows.join(F.broadcast(merchants), merchant == F.col("id"), "left")
-    keep_nulls = {"ignoreNullFields": "false"}
-    enriched = F.to_json(F.struct(*REQUIRED, "merchantName", "merchantCategory", "merchantCountry"), keep_nulls)
+    joined = with_merchants(transactions.where(F.col("problem").isNotNull() | is_high_value()), merchants)
     dead = F.to_json(
         F.struct(
             F.col("problem").alias("reason"), "partition", "offset",
             F.substring(F.col("value").cast("string"), 1, LONGEST_KEPT).alias("value"),
             F.octet_length("value").alias("valueBytes"),  # of the whole record
         ),
-        keep_nulls,
+        KEEP_NULLS,
     )
     good = F.col("problem").isNull()
     return joined.select(
         F.when(good, HIGH_VALUE).otherwise(DEAD_LETTER).alias("topic"),
         F.when(good, F.col("transactionId").cast("binary")).otherwise(F.substring("key", 1, LONGEST_KEPT)).alias("key"),
-        F.when(good, enriched).otherwise(dead).alias("value"),
+        F.when(good, enriched()).otherwise(dead).alias("value"),
     )
 
 
@@ -264,16 +280,8 @@ class StopOnSigterm:
         implements = ["sun.misc.SignalHandler"]
 
 
-def main():
-    SparkContext._ensure_initialized()  # connects to the JVM, where spark-submit's settings are
-    wait_for_master()
-    spark = SparkSession.builder.appName("FinancialTransactionProcessor").getOrCreate()
-    wait_for_topic(spark, INPUT)
-    transactions = read_transactions(spark)
-    queries = [
-        start(aggregates(transactions), "aggregates", topic=AGGREGATES),
-        start(high_value_and_dead_letters(transactions, read_merchants(spark)), "high_value"),
-    ]
+def run(spark, queries, service):
+    """Runs started queries until they are stopped. `service` is who runs them, for advice."""
     StopOnSigterm(spark)
     wait_for_batches(queries)
     if all(query.isActive for query in queries):
@@ -288,13 +296,26 @@ def main():
         sys.exit(
             f"{str(error).splitlines()[0]}\n"
             f"Records of {INPUT} are gone that were not read yet: retention has removed them, or the topic was made anew. "
-            "They cannot be counted any more. To count anew from what is left: ./lab restart transaction-processor --fresh"
+            f"They cannot be counted any more. To count anew from what is left: ./lab restart {service} --fresh"
             + ("" if INSTANCE == "default" else f" --instance {INSTANCE}")
         )
     finally:
         for query in queries:
             query.stop()
         spark.stop()
+
+
+def main():
+    SparkContext._ensure_initialized()  # connects to the JVM, where spark-submit's settings are
+    wait_for_master()
+    spark = SparkSession.builder.appName("FinancialTransactionProcessor").getOrCreate()
+    wait_for_topic(spark, INPUT)
+    transactions = read_transactions(spark)
+    queries = [
+        start(aggregates(transactions), "aggregates", topic=AGGREGATES),
+        start(high_value_and_dead_letters(transactions, read_merchants(spark)), "high_value"),
+    ]
+    run(spark, queries, "transaction-processor")
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ in
   addons = listToAttrs (
     map (n: {
       name = n;
-      value = topology.addons.${n}.jars;
+      value = topology.addons.${n};
     }) (concatMap (s: s.addons) (attrValues chosen.services))
   );
   # The project's files that are mounted: all that the containers see of it.

@@ -87,6 +87,11 @@ let
         path = inside;
         sha256 = hex64;
       });
+      wheels = listOf (record {
+        name = text;
+        version = text;
+        sha256 = hex64;
+      });
     });
     images = tableOf name (record {
       reference = shape.be "a reference NAME:TAG without a digest" (

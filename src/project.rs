@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::dashboards::dashboards;
 use crate::lock::{self, Lock};
-use crate::render::{Inputs, jars};
+use crate::render::{AddonFiles, Inputs, jars, wheels};
 use crate::topology::{Instance, LabFile, Plan};
 
 /// Digests of the upstream images, in the checkout's root.
@@ -122,10 +122,19 @@ impl Project {
         };
         for (name, addon) in &self.file.addons {
             if let Some(recipe) = &addon.recipe {
-                let path = self.root.join("compose/images").join(recipe.get_ref()).join("jars.sha256");
-                let text = std::fs::read_to_string(&path)
-                    .with_context(|| format!("{} cannot be read", path.display()))?;
-                inputs.addon_jars.insert(name.clone(), jars(&text));
+                let folder = self.root.join("compose/images").join(recipe.get_ref());
+                let read = |name: &str| match std::fs::read_to_string(folder.join(name)) {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+                    read => read.with_context(|| format!("{}/{name} cannot be read", folder.display())),
+                };
+                let files = AddonFiles {
+                    jars: jars(&read("jars.sha256")?),
+                    wheels: wheels(&read("requirements.txt")?),
+                };
+                if files == AddonFiles::default() {
+                    bail!("{} pins nothing: jars.sha256 or requirements.txt is expected", folder.display());
+                }
+                inputs.addons.insert(name.clone(), files);
             }
         }
         Ok(inputs)

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 use streamlab::project::{Project, definition as definition_of, lock_entries};
 use streamlab::render::pages;
-use streamlab::topology::LabFile;
+use streamlab::topology::{Instance, LabFile, Source};
 
 fn definition() -> String {
     let parts = definition_of(&support::root().join("lab.toml")).unwrap();

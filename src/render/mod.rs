@@ -17,7 +17,7 @@ use anyhow::Result;
 
 pub use compose::{compose_file, image_variable};
 pub use downloads::{Download, Pinned, downloads};
-pub use inputs::{Inputs, Jar, jars};
+pub use inputs::{AddonFiles, Inputs, Jar, Wheel, jars, wheels};
 
 use crate::topology::{Endpoints, Instance, LabFile, Source};
 

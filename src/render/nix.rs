@@ -28,10 +28,11 @@ pub(super) fn topology(file: &LabFile, inputs: &Inputs) -> Result<String, Topolo
     let labs: BTreeMap<_, _> = labs.collect::<Result<_, TopologyError>>()?;
     let images: BTreeMap<_, _> = file.images.iter().map(|(name, i)| (name, image(name, i, inputs))).collect();
     let addons: BTreeMap<_, _> = inputs
-        .addon_jars
+        .addons
         .iter()
-        .filter_map(|(name, jars)| {
-            Some((name, json!({ "mount": file.addons.get(name)?.mount, "jars": jars })))
+        .filter_map(|(name, files)| {
+            let mount = &file.addons.get(name)?.mount;
+            Some((name, json!({ "mount": mount, "jars": files.jars, "wheels": files.wheels })))
         })
         .collect();
     let size = |text: &str| mebibytes(parse_bytes(text).unwrap_or_default());

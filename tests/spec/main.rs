@@ -3,7 +3,7 @@
 //! Chapters, each gives its own trials:
 //! - [`kafka`]: the cluster itself; [`topics`]: the documented topics
 //! - [`transactions`]: producers → Kafka, JSON and Avro, counted exactly; [`events`]: the same of the events lab
-//! - [`spark`]: Kafka → Spark → Kafka
+//! - [`spark`]: Kafka → Spark → Kafka; [`spark_search`]: Kafka → Spark → Elasticsearch
 //! - [`faults`]: killed brokers, controllers, driver, registry; the lab stopped and started again
 //! - [`plans`]: each container is what the plan says; [`ports`], [`command_rows`]: the documented tables
 //! - [`metrics`]: exporters and agents → Prometheus; [`dashboards`]: Prometheus → every panel
@@ -45,6 +45,7 @@ mod receivers;
 mod report;
 mod schedule;
 mod spark;
+mod spark_search;
 mod topics;
 mod transactions;
 mod trial;
@@ -56,12 +57,13 @@ use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
 
-const CHAPTERS: [fn(&trial::Chapter<'_>) -> Vec<trial::Trial>; 18] = [
+const CHAPTERS: [fn(&trial::Chapter<'_>) -> Vec<trial::Trial>; 19] = [
     kafka::trials,
     topics::trials,
     transactions::trials,
     events::trials,
     spark::trials,
+    spark_search::trials,
     metrics::trials,
     log_lines::trials,
     log_records::trials,
