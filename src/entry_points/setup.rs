@@ -22,7 +22,7 @@ const EVERY: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Step {
-    /// Makes folders writable for every user.
+    /// Makes folders, writable for every user.
     Volumes {
         /// The folders.
         folders: Vec<PathBuf>,
@@ -51,6 +51,7 @@ pub(super) async fn run(step: Step) -> Result<()> {
 fn open_up(folders: &[PathBuf]) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     for folder in folders {
+        std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
         // Sticky, as /tmp: upstream's user and ours write there, and neither removes the other's files.
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o1777))
             .with_context(|| format!("{} cannot be made writable", folder.display()))?;

@@ -9,6 +9,7 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
 use streamlab::clients::elasticsearch::Document;
+use streamlab::clients::http;
 use streamlab::probes::{Answer, eventually};
 use streamlab::scenarios::Sequence as _;
 use streamlab::scenarios::transactions::{Cents, MerchantTotal, TOPIC, Totals, Transaction, Transactions};
@@ -32,6 +33,7 @@ pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
     [
         chapter.flow("spark-elasticsearch", Check::plain(|lab| Box::pin(written(lab)))),
         chapter.flow("spark-elasticsearch-again", Check::plain(|lab| Box::pin(done_again(lab)))),
+        chapter.flow("spark-history", Check::plain(|lab| Box::pin(history(lab)))),
         chapter.flow("suspicious-users", Check::plain(|lab| Box::pin(suspicious(lab)))),
     ]
     .into_iter()
@@ -138,6 +140,33 @@ async fn done_again(lab: Arc<Lab>) -> Result<String> {
         lab.exec(&worker, &["test", "-s", &file]).await?;
     }
     Ok(format!("done again: {}", batches.join(", ")))
+}
+
+async fn history(lab: Arc<Lab>) -> Result<String> {
+    let base = lab.endpoints.url("spark-history", "ui")?;
+    let get = async |path: &str| -> Result<Vec<Value>> {
+        let answer =
+            http().get(format!("{base}/api/v1/applications{path}")).send().await?.error_for_status()?;
+        Ok(answer.json().await?)
+    };
+    let mut notes = Vec::new();
+    for name in ["FinancialTransactionProcessor", "SearchJobs"] {
+        let (jobs, executors) = eventually(&format!("jobs of {name}"), PATIENCE, EVERY, || async {
+            let applications = get("").await?;
+            let Some(found) = applications.iter().find(|a| a["name"] == name) else {
+                return Ok(Answer::NotYet(format!("{} applications", applications.len())));
+            };
+            let id = found["id"].as_str().context("an application without an id")?;
+            let done = get(&format!("/{id}/jobs?status=succeeded")).await?.len();
+            let executors = get(&format!("/{id}/executors")).await?;
+            let executors = executors.iter().filter(|e| e["id"] != "driver").count();
+            let seen = format!("{done} jobs, {executors} executors");
+            Ok(if done > 0 && executors > 0 { Answer::Is((done, executors)) } else { Answer::NotYet(seen) })
+        })
+        .await?;
+        notes.push(format!("{name}: {jobs} jobs, {executors} executors"));
+    }
+    Ok(notes.join("; "))
 }
 
 /// Transactions of one user at given times.
