@@ -280,8 +280,8 @@ class StopOnSigterm:
         implements = ["sun.misc.SignalHandler"]
 
 
-def run(spark, queries, service):
-    """Runs started queries until they are stopped. `service` is who runs them, for advice."""
+def run(spark, queries, service, topics=INPUT):
+    """Runs started queries until they are stopped. `service` runs them, and reads `topics`: for advice."""
     StopOnSigterm(spark)
     wait_for_batches(queries)
     if all(query.isActive for query in queries):
@@ -295,7 +295,7 @@ def run(spark, queries, service):
         # Without the trace of it: the last line is what people see first.
         sys.exit(
             f"{str(error).splitlines()[0]}\n"
-            f"Records of {INPUT} are gone that were not read yet: retention has removed them, or the topic was made anew. "
+            f"Records of {topics} are gone that were not read yet: retention has removed them, or the topic was made anew. "
             f"They cannot be counted any more. To count anew from what is left: ./lab restart {service} --fresh"
             + ("" if INSTANCE == "default" else f" --instance {INSTANCE}")
         )

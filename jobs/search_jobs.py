@@ -127,6 +127,17 @@ class Index:
         return again, why
 
 
+def start(frame, name, index):
+    return (
+        frame.writeStream.queryName(name)
+        .option("checkpointLocation", f"{processor.CHECKPOINT_DIR}/{name}")
+        .outputMode("update")
+        .trigger(processingTime="500 milliseconds")
+        .foreachBatch(index)
+        .start()
+    )
+
+
 def main():
     known = ["aggregates", "high-value", "suspicious"]
     chosen = sys.argv[1:] or known
@@ -143,24 +154,15 @@ def main():
     # By itself a query with a watermark runs a second, empty batch after each, to close windows sooner: none of ours waits for that.
     spark.conf.set("spark.sql.streaming.noDataMicroBatches.enabled", "false")
 
-    def start(frame, name, index):
-        return (
-            frame.writeStream.queryName(name)
-            .option("checkpointLocation", f"{processor.CHECKPOINT_DIR}/{name}")
-            .outputMode("update")
-            .trigger(processingTime="500 milliseconds")
-            .foreachBatch(Index(client, index))
-            .start()
-        )
-
     queries = []
     if "aggregates" in chosen:
-        queries.append(start(aggregates(transactions), "search_aggregates", "transaction-aggregates"))
+        queries.append(start(aggregates(transactions), "search_aggregates", Index(client, "transaction-aggregates")))
     if "high-value" in chosen:
         merchants = processor.read_merchants(spark)
-        queries.append(start(high_value(transactions, merchants), "search_high_value", "high-value-transactions"))
+        rows = high_value(transactions, merchants)
+        queries.append(start(rows, "search_high_value", Index(client, "high-value-transactions")))
     if "suspicious" in chosen:
-        queries.append(start(suspicious(transactions), "search_suspicious", "suspicious-users"))
+        queries.append(start(suspicious(transactions), "search_suspicious", Index(client, "suspicious-users")))
     processor.run(spark, queries, "search-jobs")
 
 

@@ -61,6 +61,7 @@ fn what_does_not_run_with_local_images() {
         "events: ",
         "full: kb-container, kibana-setup, grafana",
         "logs: kb-container, kibana-setup, grafana",
+        "logs-prod: kb-container, kibana-setup, grafana",
     ]
     "#);
 }

@@ -13,6 +13,8 @@ use streamlab::clients::http;
 use streamlab::probes::{Answer, eventually};
 use streamlab::scenarios::Sequence as _;
 use streamlab::scenarios::transactions::{Cents, MerchantTotal, TOPIC, Totals, Transaction, Transactions};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::exact::exactly_once;
 use crate::lab::Lab;
@@ -34,6 +36,7 @@ pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
         chapter.flow("spark-elasticsearch", Check::plain(|lab| Box::pin(written(lab)))),
         chapter.flow("spark-elasticsearch-again", Check::plain(|lab| Box::pin(done_again(lab)))),
         chapter.flow("spark-history", Check::plain(|lab| Box::pin(history(lab)))),
+        chapter.flow("log-counts", Check::plain(|lab| Box::pin(log_counts(lab)))),
         chapter.flow("suspicious-users", Check::plain(|lab| Box::pin(suspicious(lab)))),
     ]
     .into_iter()
@@ -169,6 +172,13 @@ async fn history(lab: Arc<Lab>) -> Result<String> {
     Ok(notes.join("; "))
 }
 
+/// A producer that loses nothing and writes nothing twice.
+fn reliable(lab: &Lab) -> Result<FutureProducer> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", lab.bootstrap()).set("acks", "all").set("enable.idempotence", "true");
+    Ok(config.create()?)
+}
+
 /// Transactions of one user at given times.
 struct Burst {
     user: String,
@@ -207,9 +217,7 @@ fn within(window: i64, count: i64) -> impl Iterator<Item = i64> {
 }
 
 async fn suspicious(lab: Arc<Lab>) -> Result<String> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", lab.bootstrap()).set("acks", "all").set("enable.idempotence", "true");
-    let producer: FutureProducer = config.create()?;
+    let producer = reliable(&lab)?;
     let run = new_run();
     let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
     let window = (now - 120_000) / WINDOW_MS * WINDOW_MS;
@@ -270,4 +278,67 @@ async fn await_windows(lab: &Lab, user: &str, expected: &[(i64, i64)]) -> Result
     })
     .await?;
     Ok(())
+}
+
+/// Environment, service, level and begin of the window → how many.
+type LogCounts = BTreeMap<(String, String, String, i64), i64>;
+
+async fn log_counts(lab: Arc<Lab>) -> Result<String> {
+    let producer = reliable(&lab)?;
+    let run = new_run();
+    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
+    let window = (now - 120_000) / WINDOW_MS * WINDOW_MS;
+    let mut expected = LogCounts::new();
+    // In two windows; then a third of them again, late, into the first.
+    let times =
+        (0..300).map(|number| window + number % 20 * 1000).chain((0..100).map(|number| window + number * 90));
+    for (number, time) in times.enumerate() {
+        let (environment, topic) =
+            if number % 3 == 0 { ("prod", "prod-logs-topic") } else { ("dev", "logs-topic") };
+        let level = ["info", "ERROR", "Warn"][number % 7 % 3];
+        let service = format!("service-{}-{run}", number % 4);
+        let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(time) * 1_000_000)?.format(&Rfc3339)?;
+        let record =
+            json!({ "timestamp": at, "level": level, "service": service, "message": "counted" }).to_string();
+        let sent = FutureRecord::to(topic).key(&service).payload(&record);
+        producer.send(sent, Duration::from_secs(30)).await.map_err(|(error, _)| error)?;
+        let key = (environment.to_owned(), service, level.to_uppercase(), time / WINDOW_MS * WINDOW_MS);
+        *expected.entry(key).or_default() += 1;
+    }
+    // What says no time is not counted, and ends nothing.
+    for odd in [
+        "no JSON",
+        "{\"level\":\"INFO\",\"service\":\"x\"}",
+        "{\"timestamp\":\"soon\",\"level\":\"INFO\",\"service\":\"x\"}",
+    ] {
+        let sent = FutureRecord::<str, str>::to("logs-topic").payload(odd);
+        producer.send(sent, Duration::from_secs(30)).await.map_err(|(error, _)| error)?;
+    }
+    let query = json!({ "wildcard": { "service": format!("*-{run}") } });
+    eventually(&format!("counts of run {run}"), PATIENCE, EVERY, || async {
+        let documents = elasticsearch(&lab)?.documents("log-counts", &query).await?;
+        let found = documents.iter().map(|document| {
+            let text = |field: &str| document.source[field].as_str().unwrap_or_default().to_owned();
+            let number = |field: &str| document.source[field].as_i64().context("no number");
+            let key = (text("environment"), text("service"), text("level"), number("windowStart")?);
+            if document.id != format!("{}@{}@{}@{}", key.0, key.1, key.2, key.3) {
+                bail!("{}: {}", document.id, document.source);
+            }
+            Ok((key, number("records")?))
+        });
+        let found: LogCounts = found.collect::<Result<_>>()?;
+        let too_many =
+            found.iter().find(|(key, count)| expected.get(*key).is_none_or(|wanted| *count > wanted));
+        Ok(match too_many {
+            Some(of) => Answer::Never(anyhow::anyhow!("counted too often: {of:?}")),
+            None if found == expected => Answer::Is(()),
+            None => Answer::NotYet(format!(
+                "{} of {} records",
+                found.values().sum::<i64>(),
+                expected.values().sum::<i64>()
+            )),
+        })
+    })
+    .await?;
+    Ok(format!("{} records in {} counts", expected.values().sum::<i64>(), expected.len()))
 }
