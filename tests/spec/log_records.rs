@@ -41,6 +41,7 @@ pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
         chapter.flow("logs-topic-dev", Check::plain(|lab| Box::pin(of_topic(lab, DEV)))),
         chapter.flow("logs-topic-prod", Check::plain(|lab| Box::pin(of_topic(lab, PROD)))),
         chapter.flow("logs-tcp", Check::plain(|lab| Box::pin(over_tcp(lab)))),
+        chapter.flow("logs-beats", Check::plain(|lab| Box::pin(by_filebeat(lab)))),
     ]
     .into_iter()
     .flatten()
@@ -174,4 +175,38 @@ async fn over_tcp(lab: Arc<Lab>) -> Result<String> {
     let messages = found.iter().map(|document| document["message"].as_str().unwrap_or_default().to_owned());
     exactly_once("dev-logs-index", lines, messages)?;
     Ok(format!("{} lines", found.len()))
+}
+
+/// A second Filebeat in the first one's container, with a file of its own. It ends by itself.
+async fn by_filebeat(lab: Arc<Lab>) -> Result<String> {
+    const SENDS: &str = r#"
+        folder=$(mktemp -d); printf '%s' "$1" >"$folder/lines.log"
+        printf '%s\n' "filebeat.inputs: [{ type: filestream, id: spec, paths: [\"$folder/lines.log\"] }]" \
+            "output.logstash: { hosts: [\"$2\"] }" >"$folder/beat.yml"
+        timeout 120 filebeat --path.home /usr/share/filebeat --path.data "$folder/data" -e --strict.perms=false \
+            -c "$folder/beat.yml" >"$folder/said" 2>&1 &"#;
+    let run = new_run();
+    let records: Vec<Value> = (0..200)
+        .map(|number| {
+            let message = format!("beat {number} of {run}");
+            json!({ "level": "warn", "service": "beats", "message": message, "timestamp": "2026-11-30T08:00:00.007Z" })
+        })
+        .collect();
+    let lines: String = records.iter().map(|record| format!("{record}\n")).collect();
+    let logstash = lab.service(&lab.names_of("logstash")[0])?;
+    let port = logstash.ports.iter().find(|port| port.name == "beats").context("no port for Beats")?;
+    let address = format!("{}:{}", logstash.container, port.container);
+    let filebeat = lab.names_of("filebeat").into_iter().next().context("no filebeat")?;
+    lab.exec(&filebeat, &["sh", "-ec", SENDS, "sh", &lines, &address]).await?;
+    let found = found(&lab, DEV, &run, records.len()).await?;
+    let shown = |fields: &Value| format!("{} {} {}", fields["message"], fields["level"], fields["service"]);
+    for document in &found {
+        let tags = document["tags"].as_array().cloned().unwrap_or_default();
+        if !tags.contains(&json!("beats")) || document["@timestamp"] != "2026-11-30T08:00:00.007Z" {
+            bail!("not as it was sent: {document}");
+        }
+    }
+    let expected = records.iter().map(|record| shown(record).replace("\"warn\"", "\"WARN\""));
+    exactly_once(DEV.index, expected, found.iter().map(shown))?;
+    Ok(format!("{} records", records.len()))
 }
