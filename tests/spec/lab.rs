@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures::FutureExt as _;
+use rdkafka::ClientConfig;
+use rdkafka::producer::FutureProducer;
 use streamlab::clients::kafka;
 use streamlab::engine::{
     Engine, Event, Prepared, Session, SourceChoice, StartEvent, build_images, free_offset, prepare,
@@ -37,6 +39,16 @@ pub(crate) struct Lab {
 impl Lab {
     pub(crate) fn bootstrap(&self) -> String {
         self.endpoints.bootstrap()
+    }
+
+    /// A producer that loses nothing and writes nothing twice.
+    pub(crate) fn producer(&self) -> Result<FutureProducer> {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", self.bootstrap())
+            .set("acks", "all")
+            .set("enable.idempotence", "true");
+        Ok(config.create()?)
     }
 
     pub(crate) fn engine(&self) -> Result<&Engine> {

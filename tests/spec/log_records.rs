@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
 use streamlab::probes::{Answer, eventually};
@@ -59,9 +58,7 @@ pub(crate) struct Records<'a> {
 
 impl<'a> Records<'a> {
     pub(crate) fn new(lab: &'a Lab, environment: Environment) -> Result<Self> {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", lab.bootstrap()).set("acks", "all").set("enable.idempotence", "true");
-        Ok(Self { lab, environment, producer: config.create()?, run: new_run(), written: Vec::new() })
+        Ok(Self { lab, environment, producer: lab.producer()?, run: new_run(), written: Vec::new() })
     }
 
     pub(crate) fn count(&self) -> usize {

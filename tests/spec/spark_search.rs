@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
 use streamlab::clients::elasticsearch::Document;
@@ -172,13 +171,6 @@ async fn history(lab: Arc<Lab>) -> Result<String> {
     Ok(notes.join("; "))
 }
 
-/// A producer that loses nothing and writes nothing twice.
-fn reliable(lab: &Lab) -> Result<FutureProducer> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", lab.bootstrap()).set("acks", "all").set("enable.idempotence", "true");
-    Ok(config.create()?)
-}
-
 /// Transactions of one user at given times.
 struct Burst {
     user: String,
@@ -217,7 +209,7 @@ fn within(window: i64, count: i64) -> impl Iterator<Item = i64> {
 }
 
 async fn suspicious(lab: Arc<Lab>) -> Result<String> {
-    let producer = reliable(&lab)?;
+    let producer = lab.producer()?;
     let run = new_run();
     let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
     let window = (now - 120_000) / WINDOW_MS * WINDOW_MS;
@@ -284,7 +276,7 @@ async fn await_windows(lab: &Lab, user: &str, expected: &[(i64, i64)]) -> Result
 type LogCounts = BTreeMap<(String, String, String, i64), i64>;
 
 async fn log_counts(lab: Arc<Lab>) -> Result<String> {
-    let producer = reliable(&lab)?;
+    let producer = lab.producer()?;
     let run = new_run();
     let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
     let window = (now - 120_000) / WINDOW_MS * WINDOW_MS;
