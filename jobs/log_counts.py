@@ -4,8 +4,8 @@
     logs-topic ──────┬─ how many per environment, service and level, in windows of 10 seconds ─► log-counts
     prod-logs-topic ─┘
 
-A document's id follows from what it counts: a batch that is done again writes the same documents. Records without a time, a service or
-a level are not counted; Logstash keeps them.
+A document's id follows from what it counts: a batch that is done again writes the same documents. A record is counted that says its time, a
+level (letters) and a service (at most 256 characters); Logstash keeps the others too.
 
 Environment: as of search_jobs.py
 """
@@ -46,7 +46,8 @@ def read_logs(spark):
         "environment", F.col("r.service").alias("service"), F.upper("r.level").alias("level"),
         F.try_to_timestamp("r.timestamp").alias("at"),
     )
-    return rows.where("at IS NOT NULL AND service IS NOT NULL AND level IS NOT NULL")
+    return rows.where(
+        F.col("at").isNotNull() & F.col("level").rlike("^[A-Z]{1,32}$") & (F.trim("service") != "") & (F.length("service") <= 256))
 
 
 def counts(logs):
@@ -59,7 +60,8 @@ def counts(logs):
     )
     begin = F.unix_millis("window.start")
     return windows.select(
-        F.concat_ws("@", "environment", "service", "level", begin.cast("string")).alias("id"),
+        # Between quotes: no two lists of names have the same text.
+        search_jobs.document_id(F.to_json(F.array("environment", "service", "level", begin.cast("string")))),
         F.to_json(F.struct(
             "environment", "service", "level", begin.alias("windowStart"), F.unix_millis("window.end").alias("windowEnd"),
             "records",

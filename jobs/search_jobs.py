@@ -30,6 +30,8 @@ from pyspark.sql import functions as F
 import financial_transaction_processor as processor
 
 PORTION = 1000  # documents of one request
+LONGEST_ID = 512  # bytes: Elasticsearch refuses a longer one
+SHOWN = 300  # characters of a reason
 TRY_AGAIN = (429, 502, 503, 504)  # Elasticsearch has no room, or is not ready
 
 # A user is suspicious with so many transactions within one window of event time. A record that comes later than the watermark says
@@ -40,17 +42,22 @@ LATEST = "10 minutes"
 AHEAD = "INTERVAL 1 MINUTE"
 
 
+def document_id(text):
+    """A column as ids; in place of one that is too long, its hash."""
+    return F.when(F.octet_length(text) <= LONGEST_ID, text).otherwise(F.sha2(text, 256)).alias("id")
+
+
 def aggregates(transactions):
     """The newest total of each merchant; its id is the merchant."""
     totals = processor.totals(transactions)
-    return totals.select(F.col("merchantId").alias("id"), F.to_json(F.struct(*totals.columns)).alias("document"))
+    return totals.select(document_id(F.col("merchantId")), F.to_json(F.struct(*totals.columns)).alias("document"))
 
 
 def high_value(transactions, merchants):
     """Transactions of 120000.00 and more, with their merchant; its id is the transaction's."""
     rows = processor.with_merchants(
         transactions.where(F.col("problem").isNull() & processor.is_high_value()), merchants)
-    return rows.select(F.col("transactionId").alias("id"), processor.enriched().alias("document"))
+    return rows.select(document_id(F.col("transactionId")), processor.enriched().alias("document"))
 
 
 def suspicious(transactions):
@@ -67,7 +74,7 @@ def suspicious(transactions):
     )
     begin = F.unix_millis("window.start")
     return windows.select(
-        F.concat_ws("@", "userId", begin.cast("string")).alias("id"),
+        document_id(F.concat_ws("@", "userId", begin.cast("string"))),
         F.to_json(F.struct(
             "userId", begin.alias("windowStart"), F.unix_millis("window.end").alias("windowEnd"),
             "transactionCount", "totalAmount",
@@ -102,8 +109,8 @@ class Index:
                 lines, why = self.refused(lines, answer)
             except ApiError as error:
                 if error.status_code not in TRY_AGAIN:
-                    raise
-                why = str(error)
+                    raise RuntimeError(f"Elasticsearch refuses documents of {self.name}: {str(error)[:SHOWN]}") from None
+                why = str(error)[:SHOWN]
             except TransportError as error:
                 why = str(error)
             if lines:
@@ -123,7 +130,7 @@ class Index:
                 again += lines[2 * number:2 * number + 2]
                 why = result["error"]["reason"]
             elif result["status"] >= 300:
-                raise RuntimeError(f"{self.name}: document {result['_id']} is refused: {result['error']}")
+                raise RuntimeError(f"Elasticsearch refuses document {result['_id']} of {self.name}: {str(result['error'])[:SHOWN]}")
         return again, why
 
 

@@ -16,6 +16,8 @@ use support::{lab, run, text};
 #[case::no_threads(&["produce", "transactions", "--threads", "0"], "0 is not in 1..=256")]
 #[case::unknown_profile(&["produce", "transactions", "--profile", "cobol"], "possible values: python, java")]
 #[case::unknown_format(&["produce", "transactions", "--format", "xml"], "possible values: json, avro")]
+#[case::an_unknown_environment(&["produce", "logs", "--env", "staging"], "possible values: dev, prod")]
+#[case::an_empty_run(&["produce", "logs", "--run", ""], "1 to 64 letters")]
 #[case::unknown_scenario(&["produce", "weather"], "unrecognized subcommand 'weather'")]
 #[case::ledger_without_count(&["produce", "transactions", "--ledger", "x.json"], "--count")]
 #[case::unknown_source(&["up", "--images", "cloud"], "possible values: local, upstream, auto")]

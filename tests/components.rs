@@ -269,6 +269,35 @@ async fn produced(bootstrap: &str, count: u64, run: &str) -> producer::Ledger<To
     ledger
 }
 
+/// An order without an end keeps no records. Its summary still says how many were acknowledged.
+#[tokio::test]
+async fn an_order_without_an_end_is_counted() {
+    let (_node, bootstrap) = kafka_module().await;
+    kafka::create_topics(&bootstrap, &[topic(TOPIC, 2, 1)]).await.unwrap();
+    let order = producer::Order {
+        bootstrap,
+        rate: Some(200.0),
+        run: Some("endless".to_owned()),
+        ..producer::Order::default()
+    };
+    let (stop, stops) = tokio::sync::watch::channel(false);
+    let progress = Arc::new(producer::Progress::default());
+    let running = tokio::spawn({
+        let progress = Arc::clone(&progress);
+        async move { producer::produce(&order, Transactions::of(&order), progress, stops).await }
+    });
+    eventually("some are acknowledged", PATIENCE, Duration::from_millis(200), || async {
+        let seen = progress.acknowledged.get();
+        Ok(if seen > 20 { Answer::Is(()) } else { Answer::NotYet(seen.to_string()) })
+    })
+    .await
+    .unwrap();
+    stop.send_replace(true);
+    let ledger = running.await.unwrap().unwrap();
+    assert!(ledger.acknowledged > 20 && ledger.records.is_empty(), "{ledger:?}");
+    assert_eq!(ledger.acknowledged, ledger.produced);
+}
+
 /// What the group has committed, by partition, beside the topic's end; a partition without a record has no commit.
 async fn committed(bootstrap: &str, topic: &str) -> (BTreeMap<i32, i64>, BTreeMap<i32, i64>) {
     let ends: BTreeMap<i32, i64> =

@@ -71,13 +71,13 @@ pub struct Ledger<Totals> {
     pub seed: u64,
     /// Records handed to the client.
     pub produced: u64,
-    /// Records that Kafka acknowledged.
+    /// Records that Kafka acknowledged, counted also where no single record is kept.
     pub acknowledged: u64,
     /// Reasons of those it did not, with how often.
     pub failed: BTreeMap<String, u64>,
     /// Seconds from the first record to the last acknowledgement.
     pub seconds: f64,
-    /// Totals of the acknowledged records.
+    /// Totals of the acknowledged records; nothing where the order had no count.
     pub totals: Totals,
     /// Id → (key, partition, offset) of each acknowledged record.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -300,7 +300,7 @@ impl<S: Sequence> Shared<S> {
             format: order.format,
             seed: order.seed,
             produced,
-            acknowledged: kept.len() as u64,
+            acknowledged: deliveries.progress.acknowledged.get(),
             failed: std::mem::take(&mut *held(&deliveries.failed)),
             seconds,
             totals,

@@ -46,7 +46,7 @@ async fn change(context: &Context, running: &Session, name: &str) -> Result<()> 
         say!("  done: {step}");
     }
     match raised(running, fault).as_slice() {
-        [] => say!("no alert is there for it"),
+        [] => say!("it has no alert of its own"),
         alerts => say!("raises {}: see ./lab alerts{}", alerts.join(", "), context.option()),
     }
     say!("put it right: ./lab fault undo{}", context.option());

@@ -59,11 +59,11 @@ pub(super) struct TransactionsArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct LogsArgs {
-    /// Whose records.
+    /// Which applications: those under development, or those in production.
     #[arg(long = "env", value_enum, default_value = "dev")]
     environment: Environment,
-    /// What the field run of each record says; made up where absent.
-    #[arg(long)]
+    /// What the field run of each record says; a random one where absent.
+    #[arg(long, value_parser = name_of_a_run)]
     run: Option<String>,
     #[command(flatten)]
     any: Args,
@@ -75,7 +75,7 @@ struct Args {
     /// Acknowledgement: the leader alone, or every in-sync replica with idempotence.
     #[arg(long, value_enum, default_value = "1")]
     acks: Acks,
-    /// Records a second; without it as fast as it goes, or 10 without a count.
+    /// Records a second. Where absent: 10 without --count, as fast as possible with it.
     #[arg(long, value_parser = positive_rate, allow_negative_numbers = true)]
     rate: Option<f64>,
     /// Records in all; without it until Ctrl-C.
@@ -93,6 +93,14 @@ struct Args {
     /// Serve /metrics and /health (200 from the first acknowledged record on) at this address while producing.
     #[arg(long, value_name = "ADDRESS")]
     metrics_listen: Option<SocketAddr>,
+}
+
+fn name_of_a_run(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    match text.len() {
+        1..=64 if text.chars().all(fits) => Ok(text.to_owned()),
+        _ => Err("a run is 1 to 64 letters, digits, - _ or .".to_owned()),
+    }
 }
 
 fn positive_rate(text: &str) -> Result<f64, String> {
@@ -205,7 +213,7 @@ async fn write<S: Sequence>(args: Args, order: Order, sequence: S, mut registry:
         server.abort();
     }
     let ledger = result?;
-    write_ledger::<S>(&ledger, args.ledger.is_some(), ledger_file)?;
+    write_ledger::<S>(&ledger, args.count.is_none(), args.ledger.is_some(), ledger_file)?;
     let failed: u64 = ledger.failed.values().sum();
     if failed > 0 {
         let reasons: Vec<_> = ledger.failed.iter().map(|(why, n)| format!("{n} × {why}")).collect();
@@ -266,6 +274,7 @@ async fn report(progress: Arc<Progress>, endless: bool) {
 /// The whole ledger where it was asked for; a summary without the single records to the terminal.
 fn write_ledger<S: Sequence>(
     ledger: &Ledger<S::Totals>,
+    endless: bool,
     wanted: bool,
     file: Option<std::fs::File>,
 ) -> Result<()> {
@@ -277,6 +286,8 @@ fn write_ledger<S: Sequence>(
         }
         None => {}
     }
-    say!("{}", serde_json::to_string_pretty(&ledger.without_records(S::in_short(&ledger.totals)))?);
+    // An order without an end keeps no records, so it has no totals.
+    let totals = (!endless).then(|| S::in_short(&ledger.totals));
+    say!("{}", serde_json::to_string_pretty(&ledger.without_records(totals))?);
     Ok(())
 }

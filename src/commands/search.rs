@@ -116,7 +116,10 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     args.show(&found);
     if !args.follow {
         if found.is_empty() {
-            eprintln!("nothing of the last {}; more: --since 7d, or fewer conditions", args.since);
+            eprintln!(
+                "nothing was found in the last {}; look further back (--since 7d), or ask for less",
+                args.since
+            );
         } else if found.len() == usize::from(args.count) {
             eprintln!("the newest {}; more: --count", args.count);
         }

@@ -108,7 +108,30 @@ async fn written(lab: Arc<Lab>) -> Result<String> {
     let after = produced(&order(&lab, &marker, 30)).await?;
     come_out(&lab, &marker, &after.totals).await?;
     come_out(&lab, &run, &ledger.totals).await?;
+    long_id(&lab).await?;
     Ok(format!("{} records, {} of high value", ledger.acknowledged, ledger.totals.high_value.len()))
+}
+
+/// Elasticsearch takes ids of 512 bytes, and the job texts of 1000 characters: the document is there, under another id.
+async fn long_id(lab: &Lab) -> Result<()> {
+    let run = new_run();
+    let record = Transaction {
+        transaction_id: format!("{}-{run}", "long".repeat(200)),
+        amount: Cents(14_000_000),
+        ..Transactions::new(1, Some(&run)).record(0, 1_700_000_000_000)
+    };
+    let value = serde_json::to_string(&record)?;
+    let sent = FutureRecord::to(TOPIC).key(&record.user_id).payload(&value);
+    lab.producer()?.send(sent, Duration::from_secs(30)).await.map_err(|(error, _)| error)?;
+    let found = eventually("a document with a long id", PATIENCE, EVERY, || async {
+        let found = of_run(lab, HIGH_VALUE, &run).await?.pop();
+        Ok(found.map_or(Answer::NotYet("none".to_owned()), Answer::Is))
+    })
+    .await?;
+    if found.source["transactionId"] != record.transaction_id || found.id.len() != 64 {
+        bail!("{}: {}", found.id, found.source);
+    }
+    Ok(())
 }
 
 /// The state that a kill between a batch's write and its commit leaves: the documents are there, the commit is not.
@@ -297,8 +320,25 @@ async fn log_counts(lab: Arc<Lab>) -> Result<String> {
         let key = (environment.to_owned(), service, level.to_uppercase(), time / WINDOW_MS * WINDOW_MS);
         *expected.entry(key).or_default() += 1;
     }
-    // What says no time is not counted, and ends nothing.
+    // Names that are the same text when they are joined by a sign, whatever sign that is.
+    for (service, level, count) in [(format!("x-{run}"), "A", 3), (format!("x\",\"A-{run}"), "A", 2)] {
+        for _ in 0..count {
+            let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(window) * 1_000_000)?
+                .format(&Rfc3339)?;
+            let record = json!({ "timestamp": at, "level": level, "service": service }).to_string();
+            let sent = FutureRecord::to("logs-topic").key(&service).payload(&record);
+            producer.send(sent, Duration::from_secs(30)).await.map_err(|(error, _)| error)?;
+        }
+        expected.insert(("dev".to_owned(), service, level.to_owned(), window), count);
+    }
+    // What says no time, or no service or level that could be one, is not counted, and ends nothing.
+    let at = OffsetDateTime::now_utc().format(&Rfc3339)?;
+    let too_long =
+        json!({ "timestamp": at, "level": "INFO", "service": format!("{}-{run}", "L".repeat(600)) });
+    let no_word = json!({ "timestamp": at, "level": { "a": 1 }, "service": format!("odd-{run}") });
     for odd in [
+        &too_long.to_string(),
+        &no_word.to_string(),
         "no JSON",
         "{\"level\":\"INFO\",\"service\":\"x\"}",
         "{\"timestamp\":\"soon\",\"level\":\"INFO\",\"service\":\"x\"}",
@@ -313,7 +353,8 @@ async fn log_counts(lab: Arc<Lab>) -> Result<String> {
             let text = |field: &str| document.source[field].as_str().unwrap_or_default().to_owned();
             let number = |field: &str| document.source[field].as_i64().context("no number");
             let key = (text("environment"), text("service"), text("level"), number("windowStart")?);
-            if document.id != format!("{}@{}@{}@{}", key.0, key.1, key.2, key.3) {
+            let id = json!([key.0, key.1, key.2, key.3.to_string()]).to_string();
+            if document.id != id {
                 bail!("{}: {}", document.id, document.source);
             }
             Ok((key, number("records")?))
