@@ -291,9 +291,9 @@ def run(spark, queries, service, topics=INPUT):
         spark.streams.awaitAnyTermination()  # returns when a query was stopped, raises when one died
     except StreamingQueryException as error:
         # Where to write was asked, and answered: that is said in one line, without Spark's plan.
-        refused = re.search(r"Elasticsearch refuses .*", str(error))
+        refused = re.search(r"RuntimeError: (Elasticsearch refuses .*)", str(error))
         if refused:
-            sys.exit(refused.group(0))
+            sys.exit(refused.group(1))
         if not records_are_gone(error):
             raise
         # Without the trace of it: the last line is what people see first.
