@@ -290,7 +290,7 @@ def run(spark, queries, service, topics=INPUT):
     try:
         spark.streams.awaitAnyTermination()  # returns when a query was stopped, raises when one died
     except StreamingQueryException as error:
-        # Where to write was asked, and answered: that is said in one line, without Spark's plan.
+        # Elasticsearch's own reason as the last line, without Spark's plan around it.
         refused = re.search(r"RuntimeError: (Elasticsearch refuses .*)", str(error))
         if refused:
             sys.exit(refused.group(1))

@@ -1,5 +1,5 @@
 //! Elasticsearch and Filebeat, the real ones of the recipes, with the files of `monitoring/`: every line of a log file becomes
-//! searchable, once, whatever is killed meanwhile. No lab has them yet.
+//! searchable, once, whatever is killed meanwhile; without a lab around them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod support;

@@ -9,9 +9,7 @@ use serde_json::{Value, json};
 /// A query of Grafana's Elasticsearch data source.
 #[derive(Debug, Clone)]
 pub struct Search {
-    /// The data source's uid.
-    pub source: String,
-    /// Which indices that is.
+    /// The indices of its data source.
     pub indices: String,
     /// In Lucene's query language.
     pub query: String,
@@ -56,7 +54,7 @@ impl Search {
         let buckets = target["bucketAggs"].as_array().context("no bucketAggs")?;
         let buckets = buckets.iter().map(bucket).collect::<Result<_>>()?;
         let metric = self::metric(metric)?;
-        Ok(Self { source, indices, query, target: target.clone(), buckets, metric })
+        Ok(Self { indices, query, target: target.clone(), buckets, metric })
     }
 
     /// Every field that its buckets and its metric need, and those that the query names.

@@ -245,6 +245,8 @@ async fn suspicious(lab: Arc<Lab>) -> Result<String> {
     many.write(&producer, within(window, FROM - 2)).await?;
     // An hour ahead of the clock: counted by nobody, and the watermark stays where it is.
     ahead.write(&producer, within(window + 3_600_000, FROM + 5)).await?;
+    // No calendar has these, and the query goes on.
+    ahead.write(&producer, [i64::MAX, i64::MIN]).await?;
     // Of now: the watermark is at ten minutes ago.
     marker.write(&producer, within(window + 6 * WINDOW_MS, FROM)).await?;
     await_windows(&lab, &marker.user, &[(window + 6 * WINDOW_MS, FROM)]).await?;
