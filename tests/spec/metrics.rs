@@ -114,7 +114,10 @@ async fn jmx_metrics(lab: Arc<Lab>) -> Result<String> {
         n == 2.0
     })
     .await?;
-    until(&prometheus, "count(spark_streaming_processingrate > 0)", |n| n == 2.0).await?;
+    until(&prometheus, "count(spark_streaming_processingrate{job=\"transaction-processor\"} > 0)", |n| {
+        n == 2.0
+    })
+    .await?;
     until(&prometheus, "sum(spark_master_aliveworkers)", |workers| workers == 3.0).await?;
     Ok(format!("{documented} targets up; {RECORDS} records counted as {RECORDS}, {bytes} bytes"))
 }
