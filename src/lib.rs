@@ -27,7 +27,7 @@ mod signals;
 pub mod topology;
 
 pub use engine::{Lab, LabBuilder};
-pub use streamlab_records::scenarios;
+pub use streamlab_records::{results, scenarios};
 pub use topology::Endpoints;
 
 fn write_line(text: std::fmt::Arguments<'_>) {

@@ -6,6 +6,7 @@ mod bench_logs;
 mod bundle;
 mod bundle_import;
 mod complete;
+mod consume;
 mod context;
 mod doctor;
 mod down;
@@ -75,6 +76,9 @@ enum Command {
     /// Write a scenario's records, with a ledger of what was acknowledged.
     #[command(subcommand)]
     Produce(produce::Scenario),
+    /// Read a topic of the events lab as members of a consumer group, and add up what is in it.
+    #[command(subcommand)]
+    Consume(consume::Kind),
     /// Images of the recipes: list, build, remove; pin the upstream ones.
     Images(images::Args),
     /// A lab in one file: make it, unpack it, offer it to a classroom.
@@ -134,6 +138,7 @@ impl Cli {
                 Command::Tail(args) => tail::run(&context, args).await,
                 Command::Search(args) => search::run(&context, args).await,
                 Command::Produce(scenario) => produce::run(&context, scenario).await,
+                Command::Consume(kind) => consume::run(&context, kind).await,
                 Command::Images(args) => images::run(&context, args).await,
                 Command::Bundle(bundle) => bundle::run(&context, bundle).await,
                 Command::Env(args) => env::run(&context, args).await,

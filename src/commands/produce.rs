@@ -14,6 +14,7 @@ use crate::clients::producer::{Acks, Ledger, Order, Progress, produce};
 use crate::engine::Session;
 use crate::own_services::metrics::{self, Buckets, Registry, Topic};
 use crate::probes::{Answer, eventually};
+use crate::scenarios::events::{AppLogs, Defaults, HostMetrics, UserEvents};
 use crate::scenarios::logs::{Environment, Logs, SHIPPER};
 use crate::scenarios::transactions::{self, JAVA, PYTHON, Transactions};
 use crate::scenarios::{Format, Sequence};
@@ -25,6 +26,12 @@ pub(super) enum Scenario {
     Transactions(TransactionsArgs),
     /// Log records of applications.
     Logs(LogsArgs),
+    /// What users do (events lab): acks all, 0.5 a second.
+    Events(EventsArgs),
+    /// What services log (events lab): acks 1, 0.3 a second.
+    AppLogs(EventsArgs),
+    /// What hosts measure (events lab): acks 1, 1.8 a second.
+    Metrics(EventsArgs),
 }
 
 /// Producer settings, as the seed's two producers have them.
@@ -69,15 +76,34 @@ pub(super) struct LogsArgs {
     any: Args,
 }
 
+#[derive(Debug, clap::Args)]
+pub(super) struct EventsArgs {
+    /// Producers side by side; --rate is that of each.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    scale: u32,
+    /// Own users, services or hosts for this run: user_1-RUN and so on.
+    #[arg(long, value_parser = name_of_a_run)]
+    run: Option<String>,
+    #[command(flatten)]
+    any: Args,
+}
+
+/// Records a second.
+#[derive(Debug, Clone, Copy)]
+enum Rate {
+    Of(f64),
+    Max,
+}
+
 /// What every scenario's producer takes.
 #[derive(Debug, clap::Args)]
 struct Args {
-    /// Acknowledgement: the leader alone, or every in-sync replica with idempotence.
-    #[arg(long, value_enum, default_value = "1")]
-    acks: Acks,
-    /// Records a second. Where absent: 10 without --count, as fast as possible with it.
+    /// Acknowledgement: the leader alone, or every in-sync replica with idempotence. Where absent: the scenario's own, or 1.
+    #[arg(long, value_enum)]
+    acks: Option<Acks>,
+    /// Records a second, or max for as fast as it goes. Where absent: max with --count, without it the scenario's own, or 10.
     #[arg(long, value_parser = positive_rate, allow_negative_numbers = true)]
-    rate: Option<f64>,
+    rate: Option<Rate>,
     /// Records in all; without it until Ctrl-C.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     count: Option<u64>,
@@ -103,18 +129,24 @@ fn name_of_a_run(text: &str) -> Result<String, String> {
     }
 }
 
-fn positive_rate(text: &str) -> Result<f64, String> {
+fn positive_rate(text: &str) -> Result<Rate, String> {
+    if text == "max" {
+        return Ok(Rate::Max);
+    }
     match text.parse::<f64>() {
-        Ok(rate) if rate.is_finite() && rate > 0.0 && rate <= 100_000.0 => Ok(rate),
-        _ => Err("a rate is a number of records a second, above 0 and at most 100000".to_owned()),
+        Ok(rate) if rate.is_finite() && rate > 0.0 && rate <= 100_000.0 => Ok(Rate::Of(rate)),
+        _ => Err("a rate is a number of records a second, above 0 and at most 100000, or max".to_owned()),
     }
 }
+
+/// What scenarios have that no seed describes.
+const OTHERWISE: Defaults = Defaults { profile: SHIPPER, acks: Acks::Leader, rate: 10.0 };
 
 pub(super) async fn run(context: &Context, scenario: Scenario) -> Result<()> {
     let registry = Registry::new();
     match scenario {
         Scenario::Transactions(args) => {
-            let mut order = args.any.order(context, transactions::topic(args.format)).await?;
+            let mut order = args.any.order(context, transactions::topic(args.format), OTHERWISE).await?;
             order.profile = match args.profile {
                 TransactionsProfile::Python => PYTHON,
                 TransactionsProfile::Java => JAVA,
@@ -125,12 +157,38 @@ pub(super) async fn run(context: &Context, scenario: Scenario) -> Result<()> {
             write(args.any, order, sequence, registry).await
         }
         Scenario::Logs(args) => logs(context, args, registry).await,
+        Scenario::Events(args) => {
+            let defaults = UserEvents::DEFAULTS;
+            events(context, args, UserEvents::TOPIC, defaults, UserEvents::of, registry).await
+        }
+        Scenario::AppLogs(args) => {
+            let defaults = AppLogs::DEFAULTS;
+            events(context, args, AppLogs::TOPIC, defaults, AppLogs::of, registry).await
+        }
+        Scenario::Metrics(args) => {
+            let defaults = HostMetrics::DEFAULTS;
+            events(context, args, HostMetrics::TOPIC, defaults, HostMetrics::of, registry).await
+        }
     }
 }
 
+async fn events<S: Sequence>(
+    context: &Context,
+    args: EventsArgs,
+    topic: &str,
+    defaults: Defaults,
+    sequence: fn(&Order) -> S,
+    registry: Registry,
+) -> Result<()> {
+    let mut order = args.any.order(context, topic, defaults).await?;
+    (order.threads, order.run) = (args.scale, args.run);
+    let sequence = sequence(&order);
+    write(args.any, order, sequence, registry).await
+}
+
 async fn logs(context: &Context, args: LogsArgs, mut registry: Registry) -> Result<()> {
-    let mut order = args.any.order(context, args.environment.topic()).await?;
-    (order.profile, order.threads) = (SHIPPER, 1);
+    let mut order = args.any.order(context, args.environment.topic(), OTHERWISE).await?;
+    order.threads = 1;
     let run = args.run.unwrap_or_else(|| format!("{:08x}", rand::random::<u32>()));
     eprintln!("each record has the field run: {run}");
     let requests = registry.counters("http_requests", "Requests that were answered");
@@ -140,30 +198,40 @@ async fn logs(context: &Context, args: LogsArgs, mut registry: Registry) -> Resu
 
 impl Args {
     /// An order to write to a topic of the brokers that are meant.
-    async fn order(&self, context: &Context, topic: &str) -> Result<Order> {
-        // Not from BOOTSTRAP_SERVERS: a variable of the shell would silently be another cluster than the instance that is meant.
-        let (bootstrap, registry_url) = match &self.bootstrap_servers {
-            Some(bootstrap) => (bootstrap.clone(), String::new()),
-            None => {
-                let session = context.running().await?;
-                has_topic(&session, topic)?;
-                let endpoints = session.endpoints();
-                (endpoints.bootstrap(), endpoints.registry_url().unwrap_or_default())
-            }
-        };
-        if bootstrap.is_empty() {
-            bail!("instance {} has no Kafka brokers", context.instance);
-        }
+    async fn order(&self, context: &Context, topic: &str, defaults: Defaults) -> Result<Order> {
+        let (bootstrap, registry_url) = brokers(context, self.bootstrap_servers.as_deref(), topic).await?;
         Ok(Order {
             bootstrap,
             registry_url,
-            acks: self.acks,
-            rate: self.rate.or(if self.count.is_none() { Some(10.0) } else { None }),
+            profile: defaults.profile,
+            acks: self.acks.unwrap_or(defaults.acks),
+            rate: match (self.rate, self.count) {
+                (Some(Rate::Of(rate)), _) => Some(rate),
+                (Some(Rate::Max), _) | (None, Some(_)) => None,
+                (None, None) => Some(defaults.rate),
+            },
             count: self.count,
             seed: self.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0),
             ..Order::default()
         })
     }
+}
+
+/// Addresses of the brokers that are meant, and of the registry beside them: those that were named, or those of a lab that has the
+/// topic.
+pub(super) async fn brokers(context: &Context, named: Option<&str>, topic: &str) -> Result<(String, String)> {
+    // Not from BOOTSTRAP_SERVERS: a variable of the shell would silently be another cluster than the instance that is meant.
+    if let Some(named) = named {
+        return Ok((named.to_owned(), String::new()));
+    }
+    let session = context.running().await?;
+    has_topic(&session, topic)?;
+    let endpoints = session.endpoints();
+    let bootstrap = endpoints.bootstrap();
+    if bootstrap.is_empty() {
+        bail!("instance {} has no Kafka brokers", context.instance);
+    }
+    Ok((bootstrap, endpoints.registry_url().unwrap_or_default()))
 }
 
 /// Says which labs have a topic that this one has not.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use axum::Router;
@@ -134,6 +134,13 @@ impl Registry {
     }
 }
 
+/// Seconds since a record's timestamp; none below 0, for two machines' clocks differ.
+#[allow(clippy::cast_precision_loss)]
+pub(super) fn age_seconds(written_ms: i64, now: SystemTime) -> f64 {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    (now.as_secs_f64() - written_ms as f64 / 1000.0).max(0.0)
+}
+
 /// Binds `listen`; port 0 stands for any.
 ///
 /// # Errors
@@ -250,6 +257,12 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+
+    #[test]
+    fn an_age_is_never_below_zero() {
+        let now = UNIX_EPOCH + Duration::from_millis(10_500);
+        assert_eq!((age_seconds(10_000, now), age_seconds(11_000, now)), (0.5, 0.0));
+    }
 
     #[tokio::test]
     async fn a_connection_without_a_question_is_closed_and_others_are_answered() {

@@ -3,6 +3,7 @@
 
 pub mod app;
 pub mod exporter;
+pub mod group;
 pub mod metrics;
 pub mod pipeline;
 pub mod receiver;

@@ -1,6 +1,8 @@
 //! Seeded data sets, a folder each: record types, generator, producer settings, and the totals that must come out at the other
 //! end.
 
+mod draw;
+pub mod events;
 pub mod logs;
 pub mod transactions;
 
@@ -52,7 +54,9 @@ pub trait Sequence: Send + Sync + 'static {
     /// The key that decides its partition.
     fn key(record: &Self::Record) -> &str;
     /// The fields of its Avro schema; none where a scenario has JSON alone.
-    fn avro(record: &Self::Record) -> Vec<(&'static str, Avro)>;
+    fn avro(_: &Self::Record) -> Vec<(&'static str, Avro)> {
+        Vec::new()
+    }
     /// A record was made, and is handed to the client now.
     fn made(&self, _: &Self::Record) {}
     /// Counts one more record.

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
@@ -12,7 +12,7 @@ use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::watch;
 
 use super::seen::Seen;
-use crate::own_services::metrics::{Buckets, Counters, Histograms, Registry, Topic};
+use crate::own_services::metrics::{Buckets, Counters, Histograms, Registry, Topic, age_seconds};
 use crate::scenarios::transactions::{AGGREGATES_TOPIC, TOPIC};
 
 /// The consumer group.
@@ -121,13 +121,6 @@ impl Shared {
     }
 }
 
-/// Seconds since a record's timestamp; none below 0, for two machines' clocks differ.
-#[allow(clippy::cast_precision_loss)]
-fn age_seconds(written_ms: i64, now: SystemTime) -> f64 {
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    (now.as_secs_f64() - written_ms as f64 / 1000.0).max(0.0)
-}
-
 /// A line of the log; a log that nobody takes must not end the service.
 fn say(line: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stdout(), "{line}");
@@ -218,12 +211,6 @@ fn read_as_member(bootstrap: &str, shared: &Arc<Shared>, stop: &watch::Receiver<
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_age_is_never_below_zero() {
-        let now = UNIX_EPOCH + Duration::from_millis(10_500);
-        assert_eq!((age_seconds(10_000, now), age_seconds(11_000, now)), (0.5, 0.0));
-    }
 
     #[test]
     fn a_consumer_that_does_not_read_is_not_healthy() {

@@ -3,21 +3,17 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use apache_avro::types::Value as Avro;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use rand::{Rng, RngExt, SeedableRng};
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use schema_registry_converter::async_impl::avro::AvroEncoder;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use time::OffsetDateTime;
-use time::macros::format_description;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{Format, Profile, Sequence};
+use super::{Format, Profile, Sequence, draw};
 use crate::writer::{Ledger, Order, Writer};
 
 /// A service's log shipper: it waits 50 ms for more, and presses batches.
@@ -184,8 +180,7 @@ impl Logs {
     /// The sequence of a seed. `run` tells its records from those of every other run. Each request that it makes is counted in
     /// `requests`.
     pub fn new(environment: Environment, seed: u64, run: &str, requests: Requests) -> Self {
-        let sum = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(run).finalize();
-        Self { environment, random: ChaCha8Rng::from_seed(sum.into()), run: run.to_owned(), requests }
+        Self { environment, random: draw::generator(seed, run), run: run.to_owned(), requests }
     }
 
     /// What must come out for the first `count` records.
@@ -196,23 +191,6 @@ impl Logs {
     }
 }
 
-fn level(random: &mut impl Rng) -> Level {
-    let mut left = random.random_range(0..LEVELS.iter().map(|(_, weight)| weight).sum::<u32>());
-    for (level, weight) in LEVELS {
-        match left.checked_sub(weight) {
-            None => return level,
-            Some(rest) => left = rest,
-        }
-    }
-    Level::Info
-}
-
-fn timestamp(time_ms: i64) -> String {
-    let form = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(time_ms) * 1_000_000);
-    at.ok().and_then(|at| at.format(form).ok()).unwrap_or_default()
-}
-
 impl Sequence for Logs {
     type Record = LogRecord;
     type Totals = Totals;
@@ -221,9 +199,9 @@ impl Sequence for Logs {
     fn record(&self, index: u64, time_ms: i64) -> LogRecord {
         let mut random = self.random.clone();
         random.set_stream(index);
-        let trace_id = uuid::Builder::from_random_bytes(random.random()).into_uuid().simple().to_string();
+        let trace_id = draw::uuid(&mut random).simple().to_string();
         let service = &SERVICES[random.random_range(0..SERVICES.len())];
-        let level = level(&mut random);
+        let level = draw::weighted(&mut random, &LEVELS);
         let host = format!("web-{}", random.random_range(1..=9));
         let duration_ms = match level {
             Level::Error => random.random_range(1_000..30_000),
@@ -239,7 +217,7 @@ impl Sequence for Logs {
         };
         let at = format!("\n\tat shop.{0}.Handler.answer(Handler.java:{1})", service.name, 40 + index % 60);
         LogRecord {
-            timestamp: timestamp(time_ms),
+            timestamp: draw::timestamp(time_ms),
             level,
             service: service.name.to_owned(),
             message,
@@ -263,11 +241,6 @@ impl Sequence for Logs {
 
     fn key(record: &LogRecord) -> &str {
         &record.service
-    }
-
-    /// None: log records are JSON.
-    fn avro(_: &LogRecord) -> Vec<(&'static str, Avro)> {
-        Vec::new()
     }
 
     fn made(&self, record: &LogRecord) {

@@ -8,15 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use apache_avro::types::Value as Avro;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::RngExt;
 use schema_registry_converter::async_impl::avro::AvroEncoder;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use self::money::Cents;
+use super::draw::{self, Run};
 use super::{Format, Profile, Sequence};
 use crate::writer::{Ledger, Order, Writer};
 
@@ -80,8 +79,7 @@ pub struct Transaction {
 /// A seeded, endless sequence of transactions.
 #[derive(Debug, Clone)]
 pub struct Transactions {
-    random: ChaCha8Rng,
-    run: Option<String>,
+    run: Run,
 }
 
 /// What must come out for the first records of a sequence.
@@ -113,9 +111,7 @@ pub struct MerchantTotal {
 impl Transactions {
     /// The sequence of a seed; with `run`, its ids and merchants are its own.
     pub fn new(seed: u64, run: Option<&str>) -> Self {
-        let sum =
-            Sha256::new().chain_update(seed.to_le_bytes()).chain_update(run.unwrap_or_default()).finalize();
-        Self { random: ChaCha8Rng::from_seed(sum.into()), run: run.map(str::to_owned) }
+        Self { run: Run::new(seed, run) }
     }
 
     /// The sequence that an order means.
@@ -139,14 +135,10 @@ impl Sequence for Transactions {
     type InShort = InShort;
 
     fn record(&self, index: u64, time_ms: i64) -> Transaction {
-        let mut random = self.random.clone();
-        // A stream of its own: a record does not depend on how many threads made those before it.
-        random.set_stream(index);
-        let id = uuid::Builder::from_random_bytes(random.random()).into_uuid();
-        let mut merchant = format!("merchant_{}", random.random_range(1..=3));
-        if let Some(run) = &self.run {
-            merchant = format!("{merchant}-{run}");
-        }
+        let mut random = self.run.at(index);
+        let id = draw::uuid(&mut random);
+        let merchant = format!("merchant_{}", random.random_range(1..=3));
+        let merchant = self.run.own(&merchant);
         Transaction {
             transaction_id: id.to_string(),
             user_id: format!("user_{}", random.random_range(1..=100)),
