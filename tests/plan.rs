@@ -135,7 +135,7 @@ fn a_new_lab_gets_the_rows_that_it_has_all_stations_of() {
     assert!(file.alerts_of("small").is_empty(), "nobody sends alerts on");
     assert!(!file.alerts_of("events").is_empty());
     let plan = file.plan("small", Instance::documented()).unwrap();
-    assert_eq!(plan.topics.len(), 4);
+    assert_eq!(plan.topics.len(), 5);
     assert_eq!(plan.roles.keys().collect::<Vec<_>>(), ["kafka", "kafka-quorum", "schema-registry"]);
 }
 

@@ -5,8 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Result;
+use bytes::Buf as _;
+use kafka_protocol::messages::ConsumerProtocolAssignment;
+use kafka_protocol::protocol::{Decodable as _, Message as _};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::groups::GroupMemberInfo;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::committed::Coordinators;
@@ -29,10 +33,47 @@ pub struct Groups {
 pub struct Group {
     /// `Stable`, `Empty`, `PreparingRebalance`, …, as Kafka says it.
     pub state: String,
-    /// How many consumers are in it.
-    pub members: usize,
+    /// The consumers that are in it.
+    pub members: Vec<Member>,
     /// Committed offset of each partition that it has committed: the next record it will read.
     pub committed: BTreeMap<TopicPartition, i64>,
+}
+
+/// A member of a group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Member {
+    /// The name that Kafka gave it.
+    pub id: String,
+    /// The name that it gave itself.
+    pub client_id: String,
+    /// Where it comes from.
+    pub host: String,
+    /// What it reads; nothing where it is idle, or while partitions are shared out anew.
+    pub partitions: Vec<TopicPartition>,
+}
+
+impl Member {
+    fn of(found: &GroupMemberInfo) -> Self {
+        let assigned = found.assignment().and_then(assigned).unwrap_or_default();
+        let text = str::to_owned;
+        Self {
+            id: text(found.id()),
+            client_id: text(found.client_id()),
+            host: text(found.client_host().trim_start_matches('/')),
+            partitions: assigned,
+        }
+    }
+}
+
+/// What an assignment of the consumers' protocol says; nothing where it is another protocol's.
+fn assigned(bytes: &[u8]) -> Option<Vec<TopicPartition>> {
+    let mut bytes = bytes::Bytes::copy_from_slice(bytes);
+    let version = bytes.try_get_i16().ok()?;
+    // What is new in later versions stands behind what is read here.
+    let version = version.min(ConsumerProtocolAssignment::VERSIONS.max);
+    let assignment = ConsumerProtocolAssignment::decode(&mut bytes, version).ok()?;
+    let topics = assignment.assigned_partitions.into_iter();
+    Some(topics.flat_map(|t| t.partitions.into_iter().map(move |p| (t.topic.to_string(), p))).collect())
 }
 
 impl Groups {
@@ -107,8 +148,8 @@ impl Connections {
         let watcher = self.watcher()?;
         let list = asked_again(|| Ok(watcher.client().fetch_group_list(None, PATIENCE)?))?;
         for found in list.groups() {
-            let group =
-                Group { state: found.state().to_owned(), members: found.members().len(), ..Group::default() };
+            let members = found.members().iter().map(Member::of).collect();
+            let group = Group { state: found.state().to_owned(), members, ..Group::default() };
             seen.groups.insert(found.name().to_owned(), group);
         }
         let names: Vec<&str> = seen.groups.keys().map(String::as_str).collect();
@@ -194,6 +235,16 @@ mod tests {
         let at: TopicPartition = ("t".to_owned(), 0);
         let group = Group { committed: BTreeMap::from([(at.clone(), committed)]), ..Group::default() };
         Groups { offsets: BTreeMap::from([(at, offsets)]), groups: BTreeMap::from([("g".to_owned(), group)]) }
+    }
+
+    #[test]
+    fn an_assignment_of_another_protocol_is_no_assignment() {
+        // Version 1: one topic "t" with partitions 0 and 2, no data of the assignor's.
+        let bytes = [0, 1, 0, 0, 0, 1, 0, 1, b't', 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 2, 255, 255, 255, 255];
+        assert_eq!(assigned(&bytes), Some(vec![("t".to_owned(), 0), ("t".to_owned(), 2)]));
+        assert_eq!(assigned(&bytes[..9]), None);
+        assert_eq!(assigned(b"sticky things"), None);
+        assert_eq!(assigned(b""), None);
     }
 
     #[test]

@@ -204,7 +204,7 @@ fn group_figures(registry: &mut Registry, groups: &Groups) {
     let committed = Family::<OfGroupPartition, Number>::default();
     let lag = Family::<OfGroupPartition, Number>::default();
     for (name, group) in &groups.groups {
-        let count = i64::try_from(group.members).unwrap_or(i64::MAX);
+        let count = i64::try_from(group.members.len()).unwrap_or(i64::MAX);
         members.get_or_create(&OfGroup { consumergroup: name.clone() }).set(count);
         for (at, offset) in &group.committed {
             let (topic, partition): TopicPartition = at.clone();

@@ -316,6 +316,7 @@ pub async fn run<R: Results>(
         members.spawn_blocking(move || member.run());
     }
     let mut stopped = stop;
+    let stopped = async move { drop(stopped.wait_for(|s| *s).await) };
     let ended = async {
         while let Some(ended) = members.join_next().await {
             ended??;
@@ -325,7 +326,7 @@ pub async fn run<R: Results>(
     tokio::pin!(ended);
     let result = tokio::select! {
         result = &mut ended => result,
-        _ = stopped.wait_for(|s| *s) => match tokio::time::timeout(LEAVE, ended).await {
+        () = stopped => match tokio::time::timeout(LEAVE, ended).await {
             Ok(result) => result,
             // What is not kept is read again: the results are the same then.
             Err(_) => Ok(()),

@@ -3,6 +3,7 @@
 //! Chapters, each gives its own trials:
 //! - [`kafka`]: the cluster itself; [`topics`]: the documented topics
 //! - [`transactions`]: producers → Kafka, JSON and Avro, counted exactly; [`events`]: the same of the events lab
+//! - [`event_groups`]: producers → Kafka → consumer groups, whose sums are the producers' totals
 //! - [`spark`]: Kafka → Spark → Kafka; [`spark_search`]: Kafka → Spark → Elasticsearch
 //! - [`faults`]: killed brokers, controllers, driver, registry; the lab stopped and started again
 //! - [`plans`]: each container is what the plan says; [`ports`], [`command_rows`]: the documented tables
@@ -25,6 +26,7 @@ mod avro_topic;
 mod command_rows;
 mod dashboards;
 mod episode;
+mod event_groups;
 mod events;
 mod exact;
 mod faults;
@@ -57,11 +59,12 @@ use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
 
-const CHAPTERS: [fn(&trial::Chapter<'_>) -> Vec<trial::Trial>; 19] = [
+const CHAPTERS: [fn(&trial::Chapter<'_>) -> Vec<trial::Trial>; 20] = [
     kafka::trials,
     topics::trials,
     transactions::trials,
     events::trials,
+    event_groups::trials,
     spark::trials,
     spark_search::trials,
     metrics::trials,
