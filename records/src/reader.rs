@@ -24,6 +24,8 @@ pub struct Record {
     pub partition: i32,
     /// Offset in the partition.
     pub offset: i64,
+    /// When it was written, or is said to have happened: milliseconds since the epoch; none where it does not say.
+    pub timestamp: Option<i64>,
     /// Key, where it has one.
     pub key: Option<Vec<u8>>,
     /// Value; none for a tombstone.
@@ -38,6 +40,7 @@ impl Record {
         Self {
             partition: message.partition(),
             offset: message.offset(),
+            timestamp: message.timestamp().to_millis(),
             key: message.key().map(<[u8]>::to_vec),
             value: message.payload().map(<[u8]>::to_vec),
             headers: headers.map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect(),

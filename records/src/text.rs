@@ -43,6 +43,13 @@ pub fn plain(bytes: &[u8]) -> String {
     out
 }
 
+/// The text without what would be invisible, or would change the order in which people read.
+pub fn visible(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    push_printable(&mut out, text);
+    out
+}
+
 fn push_plain(out: &mut String, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.contains('\0') => push_printable(out, text),

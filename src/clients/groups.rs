@@ -14,7 +14,7 @@ use rdkafka::groups::GroupMemberInfo;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::committed::Coordinators;
-use super::kafka::{PATIENCE, blocking, config};
+use super::kafka::{PATIENCE, TopicShape, blocking, config};
 
 /// A topic and one of its partitions.
 pub type TopicPartition = (String, i32);
@@ -24,6 +24,10 @@ pub type TopicPartition = (String, i32);
 pub struct Groups {
     /// First and next offset of each partition of the topics that are not Kafka's own.
     pub offsets: BTreeMap<TopicPartition, (i64, i64)>,
+    /// Shape of these topics.
+    pub topics: BTreeMap<String, TopicShape>,
+    /// Brokers: node id → address.
+    pub brokers: BTreeMap<i32, String>,
     /// Groups by name.
     pub groups: BTreeMap<String, Group>,
 }
@@ -130,21 +134,26 @@ impl Connections {
         Ok(self.watcher.insert(watcher))
     }
 
-    /// First and next offset of each partition.
-    fn offsets(&mut self) -> Result<BTreeMap<TopicPartition, (i64, i64)>> {
+    /// Brokers, topics, first and next offset of each partition.
+    fn topics(&mut self) -> Result<Groups> {
         let watcher = self.watcher()?;
         let metadata = watcher.fetch_metadata(None, PATIENCE)?;
         let topics = metadata.topics().iter().filter(|t| t.error().is_none() && !t.name().starts_with("__"));
-        let partitions: Vec<TopicPartition> =
-            topics.flat_map(|t| t.partitions().iter().map(|p| (t.name().to_owned(), p.id()))).collect();
+        let topics: BTreeMap<String, TopicShape> =
+            topics.map(|t| (t.name().to_owned(), TopicShape::of(t))).collect();
+        let partitions: Vec<TopicPartition> = topics
+            .iter()
+            .flat_map(|(name, shape)| shape.partitions.keys().map(|partition| (name.clone(), *partition)))
+            .collect();
         let first = at(watcher, &partitions, Offset::Beginning)?;
         let next = at(watcher, &partitions, Offset::End)?;
         let both = next.into_iter().filter_map(|(at, next)| Some((at.clone(), (*first.get(&at)?, next))));
-        Ok(both.collect())
+        let brokers = metadata.brokers().iter().map(|b| (b.id(), format!("{}:{}", b.host(), b.port())));
+        Ok(Groups { offsets: both.collect(), brokers: brokers.collect(), topics, groups: BTreeMap::new() })
     }
 
     fn read(&mut self) -> Result<Groups> {
-        let mut seen = Groups { offsets: asked_again(|| self.offsets())?, ..Groups::default() };
+        let mut seen = asked_again(|| self.topics())?;
         let watcher = self.watcher()?;
         let list = asked_again(|| Ok(watcher.client().fetch_group_list(None, PATIENCE)?))?;
         for found in list.groups() {
@@ -234,7 +243,11 @@ mod tests {
     fn groups(offsets: (i64, i64), committed: i64) -> Groups {
         let at: TopicPartition = ("t".to_owned(), 0);
         let group = Group { committed: BTreeMap::from([(at.clone(), committed)]), ..Group::default() };
-        Groups { offsets: BTreeMap::from([(at, offsets)]), groups: BTreeMap::from([("g".to_owned(), group)]) }
+        Groups {
+            offsets: BTreeMap::from([(at, offsets)]),
+            groups: BTreeMap::from([("g".to_owned(), group)]),
+            ..Groups::default()
+        }
     }
 
     #[test]

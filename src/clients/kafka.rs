@@ -10,6 +10,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
 pub use streamlab_records::reader::Record;
 use streamlab_records::reader::read;
 
@@ -26,6 +27,20 @@ pub struct TopicShape {
     pub partitions: BTreeMap<i32, (i32, Vec<i32>, Vec<i32>)>,
 }
 
+impl TopicShape {
+    pub(super) fn of(found: &MetadataTopic) -> Self {
+        let partitions = found.partitions().iter().map(|p| {
+            let sorted = |ids: &[i32]| {
+                let mut ids = ids.to_vec();
+                ids.sort_unstable();
+                ids
+            };
+            (p.id(), (p.leader(), sorted(p.replicas()), sorted(p.isr())))
+        });
+        Self { partitions: partitions.collect() }
+    }
+}
+
 pub(super) fn config(bootstrap: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
@@ -38,7 +53,7 @@ pub(super) fn config(bootstrap: &str) -> ClientConfig {
     config
 }
 
-fn consumer(bootstrap: &str) -> Result<BaseConsumer> {
+pub(super) fn consumer(bootstrap: &str) -> Result<BaseConsumer> {
     let mut config = config(bootstrap);
     config
         .set("group.id", format!("streamlab-{}", uuid::Uuid::new_v4()))
@@ -145,15 +160,7 @@ pub async fn topic_shape(bootstrap: &str, topic: &str) -> Result<TopicShape> {
         if let Some(error) = found.error() {
             bail!("{topic}: {}", RDKafkaErrorCode::from(error));
         }
-        let partitions = found.partitions().iter().map(|p| {
-            let sorted = |ids: &[i32]| {
-                let mut ids = ids.to_vec();
-                ids.sort_unstable();
-                ids
-            };
-            (p.id(), (p.leader(), sorted(p.replicas()), sorted(p.isr())))
-        });
-        Ok(TopicShape { partitions: partitions.collect() })
+        Ok(TopicShape::of(found))
     })
     .await
 }
@@ -254,7 +261,7 @@ pub async fn offsets(bootstrap: &str, topic: &str) -> Result<BTreeMap<i32, (i64,
 
 /// A partition's leader may move between the question who it is and the question to it: then it is asked anew, as every
 /// client of Kafka does.
-fn watermarks(consumer: &BaseConsumer, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>> {
+pub(super) fn watermarks(consumer: &BaseConsumer, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>> {
     let start = Instant::now();
     loop {
         match watermarks_of_leaders(consumer, topic) {

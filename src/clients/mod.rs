@@ -2,6 +2,7 @@
 
 pub mod alertmanager;
 mod avro_text;
+pub mod browse;
 pub mod checkpoints;
 mod committed;
 pub mod elasticsearch;

@@ -7,7 +7,8 @@ use anyhow::Result;
 use schema_registry_converter::async_impl::avro::AvroDecoder;
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id};
 use schema_registry_converter::schema_registry_common::SchemaType;
-use streamlab_records::text::{binary, plain, push_line};
+use serde::Serialize;
+use streamlab_records::text::{binary, hexadecimal, plain, push_line, visible};
 use tokio::sync::Mutex;
 
 use super::kafka::Record;
@@ -16,6 +17,33 @@ use super::{avro_text, schema_registry};
 /// Shows records; with a registry, what it has the schemas of.
 pub struct Shown {
     registry: Option<Schemas>,
+}
+
+/// What a key or value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// There is none: a record without a key, a tombstone.
+    Null,
+    /// No bytes.
+    Empty,
+    /// UTF-8.
+    Text,
+    /// Anything else, as hexadecimal digits.
+    Binary,
+    /// Decoded with its schema.
+    Decoded,
+}
+
+/// A key or value as a page shows it: whole, and nothing in it that a reader cannot see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Part {
+    /// What it is.
+    pub kind: Kind,
+    /// Its text.
+    pub text: String,
+    /// Its size in Kafka.
+    pub bytes: usize,
 }
 
 struct Schemas {
@@ -44,6 +72,27 @@ impl Shown {
         let key = self.decoded(record.key.as_deref()).await;
         let value = self.decoded(record.value.as_deref()).await;
         push_line(out, record, key.as_deref(), value.as_deref());
+    }
+
+    /// A key or value for a page.
+    pub async fn part(&self, bytes: Option<&[u8]>) -> Part {
+        let (kind, text) = match bytes {
+            None => (Kind::Null, String::new()),
+            Some([]) => (Kind::Empty, String::new()),
+            Some(bytes) => match self.decoded(Some(bytes)).await {
+                Some(text) => (Kind::Decoded, visible(&text)),
+                None => match std::str::from_utf8(bytes) {
+                    Ok(text) if !text.contains('\0') => (Kind::Text, visible(text)),
+                    _ => (Kind::Binary, hexadecimal(bytes)),
+                },
+            },
+        };
+        Part { kind, text, bytes: bytes.map_or(0, <[u8]>::len) }
+    }
+
+    /// The text of a value that a registry's schema describes; none where the bytes speak for themselves.
+    pub(super) async fn decoded_value(&self, record: &Record) -> Option<String> {
+        self.decoded(record.value.as_deref()).await
     }
 
     /// What Confluent's wire format says: a zero byte, the schema's id in four more, and what is written with it.
@@ -94,7 +143,14 @@ mod tests {
 
     fn record(key: Option<&[u8]>, value: Option<&[u8]>) -> Record {
         let owned = |bytes: &[u8]| bytes.to_vec();
-        Record { partition: 0, offset: 0, key: key.map(owned), value: value.map(owned), headers: Vec::new() }
+        Record {
+            partition: 0,
+            offset: 0,
+            timestamp: None,
+            key: key.map(owned),
+            value: value.map(owned),
+            headers: Vec::new(),
+        }
     }
 
     async fn line(record: &Record) -> String {

@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Subcommand;
 use tokio::net::TcpListener;
 
 use super::variable;
 use crate::engine::Engine;
 use crate::own_services::exporter::{Exporter, Used};
-use crate::own_services::{app, metrics, pipeline, receiver};
+use crate::own_services::{app, console, metrics, pipeline, receiver};
 use crate::probes::Usage;
 use crate::signals::watch_signals;
 
@@ -25,6 +25,8 @@ pub(crate) enum Service {
     Exporter(ExporterArgs),
     /// Logstash's pipeline files, carried out by this program.
     Pipeline(PipelineArgs),
+    /// The console: pages about the lab that LAB describes, published on this machine as PUBLISHED_PORT.
+    Console(ConsoleArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -51,6 +53,13 @@ pub(crate) struct ExporterArgs {
 pub(crate) struct AppArgs {
     /// Address to answer on.
     #[arg(long, default_value = "0.0.0.0:8000")]
+    listen: SocketAddr,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ConsoleArgs {
+    /// Address to answer on.
+    #[arg(long, default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
 }
 
@@ -87,6 +96,11 @@ pub(super) async fn run(service: Service) -> Result<()> {
                 &streamlab_pipeline::Surroundings { variable: &variable },
             )?;
             pipeline::run(listen(args.listen).await?, pipelines, args.data, stop).await
+        }
+        Service::Console(args) => {
+            let lab = serde_json::from_str(&variable("LAB")?).context("LAB is no lab")?;
+            let port = variable("PUBLISHED_PORT")?.parse().context("PUBLISHED_PORT is no port")?;
+            console::run(listen(args.listen).await?, lab, port, stop).await
         }
         Service::Receiver(args) => {
             let runbooks = variable("RUNBOOKS")?.into();

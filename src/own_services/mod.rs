@@ -2,6 +2,7 @@
 //! engine or the commands: what the exporter asks the engine is handed to it by `entry_points`.
 
 pub mod app;
+pub mod console;
 pub mod exporter;
 pub mod group;
 pub mod metrics;

@@ -19,6 +19,7 @@ mod rows;
 mod source;
 mod targets;
 mod tokens;
+mod view;
 
 pub use endpoints::Endpoints;
 pub use error::TopologyError;
@@ -35,3 +36,4 @@ pub use resolve::parse_bytes;
 pub use rows::{Alert, Command, Fault, Flow, Step, Topic};
 pub use source::Source;
 pub use targets::{Probe, Target};
+pub use view::{LabView, ServiceView};

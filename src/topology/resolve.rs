@@ -14,6 +14,7 @@ use super::roster::{Entry, Roster};
 use super::rows::MOST_REPLICAS;
 use super::targets::{Probe, Target};
 use super::tokens::{Lists, Scope};
+use super::view::LabView;
 use super::{Instance, TopologyError, health};
 
 const LOG: LogLimit = LogLimit { megabytes: 20, files: 2 };
@@ -74,6 +75,7 @@ pub(super) fn plan(
     let probes = kept.iter().filter_map(|e| Probe::of(e, &instance)).map(|p| p.file_sd());
     lists.probes = Value::from_iter(probes).to_string();
     lists.topics = json!(topics).to_string();
+    lists.lab = json!(LabView::of(roster, &instance, &kept, &ports)).to_string();
     let mut services = Vec::new();
     for (entry, ports) in kept.iter().zip(ports) {
         let scope = Scope { roster, instance: &instance, own: Some(entry), lists: &lists };

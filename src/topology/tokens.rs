@@ -13,6 +13,7 @@
 //! | `{value.X}`, `{addon.X}` | a value of the lab; where an add-on is mounted |
 //! | `{network}`, `{instance}`, `{scenarios}` | the network, the instance, the lab's scenarios with commas |
 //! | `{targets}`, `{probes}`, `{topics}` | lists as JSON: what Prometheus reads and asks, what topics there are |
+//! | `{lab}` | the lab's services, roles and pages as JSON, for its console |
 
 use super::Instance;
 use super::roster::{Entry, Roster};
@@ -26,6 +27,7 @@ pub(super) struct Lists {
     pub(super) targets: String,
     pub(super) probes: String,
     pub(super) topics: String,
+    pub(super) lab: String,
 }
 
 /// What tokens stand for in one lab of one instance, and within one service of it.
@@ -61,6 +63,7 @@ impl Scope<'_> {
             "targets" => return Ok(self.lists.targets.clone()),
             "probes" => return Ok(self.lists.probes.clone()),
             "topics" => return Ok(self.lists.topics.clone()),
+            "lab" => return Ok(self.lists.lab.clone()),
             _ => {}
         }
         if let Some((kind, name)) = token.split_once('.')

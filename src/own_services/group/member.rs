@@ -53,7 +53,7 @@ impl<R: Results> Member<R> {
         let context = Assigned { member: self.number, shared: Arc::clone(shared), stop: self.stop.clone() };
         let consumer: BaseConsumer<Assigned<R>> = ClientConfig::new()
             .set("bootstrap.servers", &shared.bootstrap)
-            .set("client.id", format!("{}-{}", shared.group, self.number))
+            .set("client.id", format!("{}-{}", shared.group, self.number + 1))
             .set("group.id", &shared.group)
             .set("auto.offset.reset", "earliest")
             // The client commits what was stored, and stored is what was kept.

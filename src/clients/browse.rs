@@ -1,0 +1,510 @@
+//! Pages of a topic: its records from the newest back, or from a place on, filtered. Each record is looked at once, and a place
+//! ([`Cursor`]) says where the next page begins; nothing is remembered between pages.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::ControlFlow;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+use serde_json::Value;
+use streamlab_records::reader::read;
+use tokio::runtime::Handle;
+
+use super::kafka::{self, PATIENCE, Record};
+use super::shown::Shown;
+
+/// Records of each partition that are read at once: few at first, so that a page without a filter reads little more than it shows.
+const PORTIONS: [i64; 4] = [100, 2_000, 20_000, 50_000];
+/// When a search stops although there is more.
+const MOST_RECORDS: u64 = 1_000_000;
+const MOST_TIME: Duration = Duration::from_secs(5);
+
+/// Where a page begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begin {
+    /// With the newest record; the page goes back.
+    Newest,
+    /// With the oldest record.
+    Oldest,
+    /// With an offset, in each partition.
+    Offset(i64),
+    /// With the first record at a time (milliseconds since the epoch) or later.
+    Time(i64),
+    /// Where another page has ended.
+    Cursor(Cursor),
+}
+
+/// A place in a topic, and the direction in which to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    /// Towards older records.
+    pub back: bool,
+    /// By partition: the next record, or, towards older ones, the one that was the last.
+    pub offsets: BTreeMap<i32, i64>,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.back { "before" } else { "after" })?;
+        self.offsets.iter().try_for_each(|(partition, offset)| write!(f, ".{partition}-{offset}"))
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no place in a topic: take one from an answer as it is");
+        let mut parts = text.split('.');
+        let back = match parts.next() {
+            Some("before") => true,
+            Some("after") => false,
+            _ => return Err(wrong()),
+        };
+        let place = |part: &str| {
+            let (partition, offset) = part.split_once('-')?;
+            Some((partition.parse().ok()?, offset.parse().ok()?))
+        };
+        let offsets = parts.map(place).collect::<Option<_>>().ok_or_else(wrong)?;
+        Ok(Self { back, offsets })
+    }
+}
+
+/// Which records are shown: those for which all that is said here holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// The key has this in it.
+    pub key: Option<String>,
+    /// The value has this in it: its bytes, or what they decode to.
+    pub text: Option<String>,
+    /// The value is JSON, or decodes to it, and has this field (`user.id`) with this value.
+    pub field: Option<(String, String)>,
+    /// A header has this name, and, where it says so, this value: `trace`, `trace=7`.
+    pub header: Option<String>,
+}
+
+impl Filter {
+    fn takes(&self, record: &Record, shown: &Shown, runtime: &Handle) -> bool {
+        let has = |bytes: &[u8], part: &str| memchr::memmem::find(bytes, part.as_bytes()).is_some();
+        let key = record.key.as_deref().unwrap_or_default();
+        if self.key.as_ref().is_some_and(|part| !has(key, part)) {
+            return false;
+        }
+        if self.header.as_ref().is_some_and(|wanted| !header(record, wanted)) {
+            return false;
+        }
+        if self.text.is_none() && self.field.is_none() {
+            return true;
+        }
+        let decoded = runtime.block_on(shown.decoded_value(record));
+        let value = decoded.as_ref().map_or(record.bytes(), |text| text.as_bytes());
+        if self.text.as_ref().is_some_and(|part| !has(value, part) && !has(record.bytes(), part)) {
+            return false;
+        }
+        self.field.as_ref().is_none_or(|(path, wanted)| field(value, path, wanted))
+    }
+}
+
+fn header(record: &Record, wanted: &str) -> bool {
+    record.headers.iter().any(|(name, value)| match wanted.split_once('=') {
+        None => name == wanted,
+        Some((wanted, expected)) => name == wanted && value.as_deref() == Some(expected.as_bytes()),
+    })
+}
+
+/// Whether JSON has a value at a path: names and numbers of places, with dots between them.
+fn field(json: &[u8], path: &str, wanted: &str) -> bool {
+    // Most records are told apart without being parsed; only an escape can hide what is looked for.
+    if memchr::memmem::find(json, wanted.as_bytes()).is_none() && !json.contains(&b'\\') {
+        return false;
+    }
+    let Ok(value) = serde_json::from_slice::<Value>(json) else { return false };
+    let step = |value: Option<&'_ Value>, name: &str| -> Option<Value> {
+        match value? {
+            Value::Object(fields) => fields.get(name).cloned(),
+            Value::Array(items) => items.get(name.parse::<usize>().ok()?).cloned(),
+            _ => None,
+        }
+    };
+    let found = path.split('.').try_fold(value, |value, name| step(Some(&value), name));
+    let text = found.map(|value| match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    });
+    text.as_deref() == Some(wanted)
+}
+
+/// Which page is wanted.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Topic.
+    pub topic: String,
+    /// One partition alone.
+    pub partition: Option<i32>,
+    /// Where it begins.
+    pub begin: Begin,
+    /// Records on the page, at most.
+    pub limit: usize,
+    /// Which records.
+    pub filter: Filter,
+}
+
+/// Why a page ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stopped {
+    /// There is no more in this direction.
+    End,
+    /// It is full.
+    Limit,
+    /// So many records were looked at, or for so long: the next page goes on.
+    Budget,
+}
+
+/// One page.
+#[derive(Debug)]
+pub struct Page {
+    /// Newest first where it goes back, oldest first otherwise; by time, and in a partition by offset.
+    pub records: Vec<Record>,
+    /// Records that were looked at.
+    pub scanned: u64,
+    /// Why it ends here.
+    pub stopped: Stopped,
+    /// Where the next page begins. After the last record of a topic: where what comes will be.
+    pub next: Cursor,
+    /// Where everything that comes after this page was asked for will be.
+    pub end: Cursor,
+}
+
+/// Reads pages of a cluster's topics. Clients that are connected wait for the next page.
+pub struct Browser {
+    bootstrap: String,
+    shown: Arc<Shown>,
+    idle: Arc<Mutex<Vec<BaseConsumer>>>,
+}
+
+impl Browser {
+    /// It connects when the first page is wanted.
+    pub fn new(bootstrap: &str, shown: Arc<Shown>) -> Self {
+        Self { bootstrap: bootstrap.to_owned(), shown, idle: Arc::default() }
+    }
+
+    /// A page of a topic.
+    ///
+    /// # Errors
+    /// No such topic or partition; the cluster does not answer, or stops answering.
+    pub async fn page(&self, wanted: Wanted) -> Result<Page> {
+        let (bootstrap, shown, idle) =
+            (self.bootstrap.clone(), Arc::clone(&self.shown), Arc::clone(&self.idle));
+        let runtime = Handle::current();
+        kafka::blocking(move || {
+            let held = || idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let waiting = held().pop();
+            let consumer = match waiting {
+                Some(consumer) => consumer,
+                None => kafka::consumer(&bootstrap)?,
+            };
+            let page =
+                read_page(&consumer, &wanted, &|record| wanted.filter.takes(record, &shown, &runtime))?;
+            // One that failed is not used again: it may be what is wrong.
+            consumer.unassign()?;
+            held().push(consumer);
+            Ok(page)
+        })
+        .await
+    }
+}
+
+fn read_page(consumer: &BaseConsumer, wanted: &Wanted, takes: &dyn Fn(&Record) -> bool) -> Result<Page> {
+    let mut bounds = kafka::watermarks(consumer, &wanted.topic)?;
+    if let Some(partition) = wanted.partition {
+        let last = bounds.len().saturating_sub(1);
+        bounds.retain(|p, _| *p == partition);
+        if bounds.is_empty() {
+            bail!("{} has no partition {partition}: it has 0 to {last}", wanted.topic);
+        }
+    }
+    let mut scan = Scan::new(consumer, wanted, bounds)?;
+    scan.run(consumer, wanted, takes)?;
+    Ok(scan.page(wanted.limit))
+}
+
+/// What is left to look at of a partition, and what was found there.
+struct Left {
+    begin: i64,
+    end: i64,
+}
+
+struct Scan {
+    back: bool,
+    left: BTreeMap<i32, Left>,
+    ends: BTreeMap<i32, i64>,
+    found: Vec<Record>,
+    scanned: u64,
+    over_budget: bool,
+}
+
+impl Scan {
+    fn new(consumer: &BaseConsumer, wanted: &Wanted, bounds: BTreeMap<i32, (i64, i64)>) -> Result<Self> {
+        let ends = bounds.iter().map(|(partition, (_, end))| (*partition, *end)).collect();
+        let at_time = match wanted.begin {
+            Begin::Time(at) => first_at(consumer, &wanted.topic, &bounds, at)?,
+            _ => BTreeMap::new(),
+        };
+        let back = match &wanted.begin {
+            Begin::Newest => true,
+            Begin::Cursor(cursor) => cursor.back,
+            _ => false,
+        };
+        let left = bounds.into_iter().map(|(partition, (first, next))| {
+            let within = |offset: i64| offset.clamp(first, next);
+            let (begin, end) = match &wanted.begin {
+                Begin::Newest | Begin::Oldest => (first, next),
+                Begin::Offset(offset) => (within(*offset), next),
+                Begin::Time(_) => (within(at_time.get(&partition).copied().unwrap_or(next)), next),
+                // A partition that is new since then is read from where it begins.
+                Begin::Cursor(cursor) => match (cursor.offsets.get(&partition), back) {
+                    (Some(offset), true) => (first, within(*offset)),
+                    (Some(offset), false) => (within(*offset), next),
+                    (None, true) => (first, first),
+                    (None, false) => (first, next),
+                },
+            };
+            (partition, Left { begin, end })
+        });
+        let left = left.collect();
+        Ok(Self { back, left, ends, found: Vec::new(), scanned: 0, over_budget: false })
+    }
+
+    fn run(
+        &mut self,
+        consumer: &BaseConsumer,
+        wanted: &Wanted,
+        takes: &dyn Fn(&Record) -> bool,
+    ) -> Result<()> {
+        let begun = Instant::now();
+        let mut portions = PORTIONS.into_iter();
+        let mut portion = i64::try_from(wanted.limit).unwrap_or(i64::MAX).max(1);
+        while self.found.len() < wanted.limit {
+            let bounds = self.portion(portion);
+            if bounds.is_empty() {
+                return Ok(());
+            }
+            if self.scanned >= MOST_RECORDS || begun.elapsed() > MOST_TIME {
+                self.over_budget = true;
+                return Ok(());
+            }
+            let Self { found, scanned, .. } = self;
+            read(consumer, &wanted.topic, &bounds, &mut |batch| {
+                *scanned += batch.len() as u64;
+                found.extend(batch.into_iter().filter(|record| takes(record)));
+                ControlFlow::Continue(())
+            })?;
+            portion = portions.next().unwrap_or(portion);
+        }
+        Ok(())
+    }
+
+    /// The next records of each partition, at most so many; they count as looked at.
+    fn portion(&mut self, most: i64) -> BTreeMap<i32, (i64, i64)> {
+        let mut bounds = BTreeMap::new();
+        for (partition, left) in self.left.iter_mut().filter(|(_, left)| left.begin < left.end) {
+            if self.back {
+                let begin = left.begin.max(left.end - most);
+                bounds.insert(*partition, (begin, left.end));
+                left.end = begin;
+            } else {
+                let end = left.end.min(left.begin + most);
+                bounds.insert(*partition, (left.begin, end));
+                left.begin = end;
+            }
+        }
+        bounds
+    }
+
+    fn page(mut self, limit: usize) -> Page {
+        let place = |record: &Record| (record.timestamp, record.partition, record.offset);
+        self.found.sort_by_key(place);
+        in_order_of_offsets(&mut self.found);
+        if self.back {
+            self.found.reverse();
+        }
+        let beyond = self.found.split_off(limit.min(self.found.len()));
+        let next = self.left.iter().map(|(partition, left)| {
+            // What was found and has no room any more is the next page's.
+            let of_partition = beyond.iter().filter(|record| record.partition == *partition);
+            let offsets = of_partition.map(|record| record.offset);
+            let next = match self.back {
+                true => offsets.max().map_or(left.end, |offset| offset + 1),
+                false => offsets.min().unwrap_or(left.begin),
+            };
+            (*partition, next)
+        });
+        let next = Cursor { back: self.back, offsets: next.collect() };
+        let more = !beyond.is_empty() || self.left.values().any(|left| left.begin < left.end);
+        let stopped = match (more, self.over_budget) {
+            (false, _) => Stopped::End,
+            (true, true) => Stopped::Budget,
+            (true, false) => Stopped::Limit,
+        };
+        let end = Cursor { back: false, offsets: self.ends };
+        Page { records: self.found, scanned: self.scanned, stopped, next, end }
+    }
+}
+
+/// Puts the records of each partition into the order of their offsets, in the places that the partition has by time: timestamps may go
+/// back, and a page must not.
+fn in_order_of_offsets(records: &mut [Record]) {
+    let mut of_partition: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
+    for (place, record) in records.iter().enumerate() {
+        of_partition.entry(record.partition).or_default().push(place);
+    }
+    for places in of_partition.into_values() {
+        let mut sorted: Vec<Record> = places.iter().map(|place| records[*place].clone()).collect();
+        sorted.sort_by_key(|record| record.offset);
+        for (place, record) in places.into_iter().zip(sorted) {
+            records[place] = record;
+        }
+    }
+}
+
+/// The first offset at a time or later, of each partition that has one.
+fn first_at(
+    consumer: &BaseConsumer,
+    topic: &str,
+    bounds: &BTreeMap<i32, (i64, i64)>,
+    at: i64,
+) -> Result<BTreeMap<i32, i64>> {
+    let mut times = TopicPartitionList::new();
+    for partition in bounds.keys() {
+        times.add_partition_offset(topic, *partition, Offset::Offset(at))?;
+    }
+    let found = consumer.offsets_for_times(times, PATIENCE)?;
+    let offset = |e: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match e.offset() {
+        Offset::Offset(offset) => Some((e.partition(), offset)),
+        _ => None,
+    };
+    Ok(found.elements().into_iter().filter_map(offset).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    fn record(partition: i32, offset: i64, timestamp: i64) -> Record {
+        Record { partition, offset, timestamp: Some(timestamp), key: None, value: None, headers: Vec::new() }
+    }
+
+    /// All pages of a topic, one after the other, as [`Scan`] makes them without Kafka.
+    fn pages(topic: &[Record], back: bool, limit: usize, takes: &dyn Fn(&Record) -> bool) -> Vec<Record> {
+        let partitions: Vec<i32> = vec![0, 1, 2];
+        let end = |p: i32| topic.iter().filter(|r| r.partition == p).map(|r| r.offset + 1).max().unwrap_or(0);
+        let mut left: BTreeMap<i32, (i64, i64)> = partitions.iter().map(|p| (*p, (0, end(*p)))).collect();
+        let mut all = Vec::new();
+        for _ in 0..1000 {
+            let of = left.iter().map(|(p, (begin, end))| (*p, Left { begin: *begin, end: *end }));
+            let ends = BTreeMap::new();
+            let mut scan =
+                Scan { back, left: of.collect(), ends, found: Vec::new(), scanned: 0, over_budget: false };
+            while scan.found.len() < limit {
+                let bounds = scan.portion(3);
+                if bounds.is_empty() {
+                    break;
+                }
+                let within =
+                    |r: &&Record| bounds.get(&r.partition).is_some_and(|(b, e)| (*b..*e).contains(&r.offset));
+                scan.found.extend(topic.iter().filter(within).filter(|r| takes(r)).cloned());
+            }
+            let page = scan.page(limit);
+            assert!(page.records.len() <= limit);
+            all.extend(page.records);
+            if page.stopped == Stopped::End {
+                return all;
+            }
+            let next: Cursor = page.next.to_string().parse().unwrap();
+            assert_eq!(next, page.next);
+            for (partition, offset) in next.offsets {
+                let left = left.get_mut(&partition).unwrap();
+                if back { left.1 = offset } else { left.0 = offset }
+            }
+        }
+        panic!("no end");
+    }
+
+    proptest! {
+        #[test]
+        fn pages_have_every_record_once_and_in_order(
+            sizes in proptest::collection::vec(0..20_i64, 3),
+            times in proptest::collection::vec(0..50_i64, 60),
+            limit in 1..8_usize,
+            back: bool,
+            every in 1..4_i64,
+        ) {
+            let mut topic = Vec::new();
+            for (partition, size) in sizes.iter().enumerate() {
+                for offset in 0..*size {
+                    let time = times[(partition * 20 + usize::try_from(offset).unwrap()) % times.len()];
+                    topic.push(record(i32::try_from(partition).unwrap(), offset, time));
+                }
+            }
+            let takes = |r: &Record| r.offset % every == 0;
+            let found = pages(&topic, back, limit, &takes);
+            for partition in 0..3 {
+                let offsets = |records: &[Record]| -> Vec<i64> {
+                    records.iter().filter(|r| r.partition == partition).map(|r| r.offset).collect()
+                };
+                let mut expected = offsets(&topic.iter().filter(|r| takes(r)).cloned().collect::<Vec<_>>());
+                if back {
+                    expected.reverse();
+                }
+                prop_assert_eq!(offsets(&found), expected);
+            }
+        }
+    }
+
+    #[rstest]
+    #[case(r#"{"a":{"b":[1,"x"]}}"#, "a.b.1", "x", true)]
+    #[case(r#"{"a":{"b":[1,"x"]}}"#, "a.b.0", "1", true)]
+    #[case(r#"{"a":9223372036854775807}"#, "a", "9223372036854775807", true)]
+    #[case(r#"{"a":9223372036854775807}"#, "a", "9223372036854775806", false)]
+    #[case(r#"{"a":"\u0078"}"#, "a", "x", true)]
+    #[case(r#"{"a":null}"#, "a", "null", true)]
+    #[case(r#"{"a":1}"#, "b", "1", false)]
+    #[case(r#"{"a":1}"#, "a.b", "1", false)]
+    #[case("no JSON 1", "a", "1", false)]
+    #[case("[[1]]", "0.0", "1", true)]
+    fn a_field_is_compared_exactly(
+        #[case] json: &str,
+        #[case] path: &str,
+        #[case] wanted: &str,
+        #[case] takes: bool,
+    ) {
+        assert_eq!(field(json.as_bytes(), path, wanted), takes);
+    }
+
+    #[test]
+    fn a_header_is_found_by_name_or_by_name_and_value() {
+        let mut record = record(0, 0, 0);
+        record.headers = vec![("trace".to_owned(), None), ("trace".to_owned(), Some(b"7=7".to_vec()))];
+        assert!(header(&record, "trace") && header(&record, "trace=7=7"));
+        assert!(!header(&record, "trace=7") && !header(&record, "rac") && !header(&record, "trace="));
+    }
+
+    #[rstest]
+    #[case("")]
+    #[case("after.0")]
+    #[case("after.x-1")]
+    #[case("sideways.0-1")]
+    #[case("before.0-99999999999999999999")]
+    fn what_is_no_place_is_refused(#[case] text: &str) {
+        assert!(text.parse::<Cursor>().unwrap_err().contains("no place"));
+    }
+}

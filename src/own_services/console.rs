@@ -1,0 +1,96 @@
+//! The lab's console: what a person wants to look at, as pages and as JSON. It changes nothing.
+//!
+//! [`cluster`] looks at Kafka while somebody looks at the console, [`asked`] reads what a request wants, [`api`] answers programs,
+//! [`pages`] people, [`guard`] decides who is answered at all.
+
+mod api;
+mod asked;
+mod cluster;
+mod guard;
+mod pages;
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use axum::Router;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+use self::cluster::Cluster;
+use super::metrics::{Registry, Requests, serve};
+use crate::clients::browse::Browser;
+use crate::clients::shown::Shown;
+use crate::topology::{KAFKA, LabView, SCHEMA_REGISTRY};
+
+/// Topics that are searched at once: each search has a client and its buffers.
+const SEARCHES: usize = 4;
+/// Browsers that may hold a stream of news at once.
+const STREAMS: usize = 64;
+
+/// What every answer is made from.
+struct Console {
+    lab: LabView,
+    cluster: Arc<Cluster>,
+    shown: Arc<Shown>,
+    browser: Browser,
+    searches: Semaphore,
+    streams: Arc<Semaphore>,
+}
+
+/// Answers on `listener` until `stop` turns true. `port`: where it is published on the host, and the only port for which it answers.
+///
+/// # Errors
+/// The lab has no Kafka, or a client cannot be made.
+pub async fn run(listener: TcpListener, lab: LabView, port: u16, stop: watch::Receiver<bool>) -> Result<()> {
+    let bootstrap = lab.roles.get(KAFKA).cloned().unwrap_or_default();
+    let registry_url = lab.roles.get(SCHEMA_REGISTRY).map(|address| format!("http://{address}"));
+    let cluster = Arc::new(Cluster::new(&bootstrap));
+    let looking = tokio::spawn(Arc::clone(&cluster).look_while_wanted(stop.clone()));
+    let shown = Arc::new(Shown::new(registry_url)?);
+    let console = Arc::new(Console {
+        lab,
+        cluster,
+        browser: Browser::new(&bootstrap, Arc::clone(&shown)),
+        shown,
+        searches: Semaphore::new(SEARCHES),
+        streams: Arc::new(Semaphore::new(STREAMS)),
+    });
+    let mut registry = Registry::new();
+    let requests = Requests::new(&mut registry);
+    let routes = Router::new()
+        .route("/", get(pages::overview))
+        .route("/topics", get(pages::topics))
+        .route("/topics/{topic}", get(pages::topic))
+        .route("/topics/{topic}/{partition}/{offset}", get(pages::record))
+        .route("/groups", get(pages::groups))
+        .route("/groups/{group}", get(pages::group))
+        .route("/api/topics", get(api::topics))
+        .route("/api/messages/{topic}", get(api::messages))
+        .route("/api/latest/{topic}", get(api::latest))
+        .route("/api/stats", get(api::stats))
+        .route("/api/groups", get(api::groups))
+        .route("/api/stream", get(api::stream))
+        .route(
+            "/console.css",
+            get(|| asset("text/css; charset=utf-8", include_str!("console/assets/console.css"))),
+        )
+        .route(
+            "/console.js",
+            get(|| asset("text/javascript; charset=utf-8", include_str!("console/assets/console.js"))),
+        )
+        .route("/icon.svg", get(|| asset("image/svg+xml", include_str!("console/assets/icon.svg"))))
+        .fallback(pages::not_found)
+        .with_state(Arc::clone(&console));
+    let routes = guard::guarded(routes, port);
+    let router = requests.count(registry.router(|| Ok(())).merge(routes));
+    serve(listener, router, stop).await;
+    looking.abort();
+    Ok(())
+}
+
+async fn asset(kind: &'static str, text: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}

@@ -1,0 +1,316 @@
+//! The API: JSON for programs, and the stream of news for pages. Offsets are texts: a program may read numbers as floats.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::stream;
+use serde::Serialize;
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::Console;
+use super::asked::{Asked, shown};
+use super::cluster::Seen;
+use crate::clients::browse::{Page, Stopped};
+use crate::clients::kafka::Record;
+use crate::clients::shown::Part;
+
+/// How long a search may take, with its wait for a place.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Letters of a key or value that an answer with many records has.
+const SHORT: usize = 20_000;
+
+/// Why a request is not answered as it wanted to be.
+#[derive(Debug)]
+pub(super) struct Refused(pub(super) StatusCode, pub(super) String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({ "error": self.1 }))).into_response()
+    }
+}
+
+impl From<QueryRejection> for Refused {
+    fn from(why: QueryRejection) -> Self {
+        Self(StatusCode::BAD_REQUEST, why.body_text())
+    }
+}
+
+/// One record.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Message {
+    pub(super) partition: i32,
+    pub(super) offset: String,
+    pub(super) timestamp: Option<String>,
+    pub(super) key: Part,
+    pub(super) value: Part,
+    pub(super) headers: Vec<(String, Part)>,
+}
+
+/// Records of a topic, and where to go on.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Messages {
+    pub(super) topic: String,
+    pub(super) messages: Vec<Message>,
+    /// Records that were looked at.
+    pub(super) scanned: u64,
+    pub(super) stopped: Stopped,
+    /// `from` of the next page.
+    pub(super) next: String,
+    /// `from` of what comes later.
+    pub(super) end: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Topic {
+    name: String,
+    partitions: Vec<Partition>,
+    offsets: String,
+    records_per_second: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Partition {
+    partition: i32,
+    leader: i32,
+    replicas: Vec<i32>,
+    in_sync: Vec<i32>,
+    first: Option<String>,
+    next: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct GroupOf {
+    name: String,
+    state: String,
+    members: usize,
+    lag: String,
+}
+
+impl Console {
+    /// A page of a topic's records.
+    pub(super) async fn page(&self, topic: &str, asked: &Asked) -> Result<Page, Refused> {
+        let wanted = asked.wanted(topic).map_err(|why| Refused(StatusCode::BAD_REQUEST, why))?;
+        let seen = self.cluster.now().await;
+        let Some(shape) = seen.groups.topics.get(topic) else {
+            return Err(match &seen.problem {
+                Some(problem) => Refused(StatusCode::SERVICE_UNAVAILABLE, problem.clone()),
+                None => Refused(StatusCode::NOT_FOUND, format!("no topic {topic}")),
+            });
+        };
+        if let Some(partition) = wanted.partition.filter(|p| !shape.partitions.contains_key(p)) {
+            let why = format!("{topic} has no partition {partition}: it has {}", shape.partitions.len());
+            return Err(Refused(StatusCode::NOT_FOUND, why));
+        }
+        let search = async {
+            let _place = self.searches.acquire().await;
+            self.browser.page(wanted).await
+        };
+        match timeout(PATIENCE, search).await {
+            Ok(Ok(page)) => Ok(page),
+            Ok(Err(error)) => Err(Refused(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}"))),
+            Err(_) if self.searches.available_permits() == 0 => Err(Refused(
+                StatusCode::TOO_MANY_REQUESTS,
+                format!("{} topics are being searched: try again in a moment", super::SEARCHES),
+            )),
+            Err(_) => {
+                let why = format!("{topic} gave nothing for {} s", PATIENCE.as_secs());
+                Err(Refused(StatusCode::GATEWAY_TIMEOUT, why))
+            }
+        }
+    }
+
+    pub(super) async fn message(&self, record: &Record) -> Message {
+        let mut headers = Vec::new();
+        for (name, value) in &record.headers {
+            headers.push((streamlab_records::text::visible(name), self.shown.part(value.as_deref()).await));
+        }
+        Message {
+            partition: record.partition,
+            offset: record.offset.to_string(),
+            timestamp: record.timestamp.map(shown),
+            key: self.shown.part(record.key.as_deref()).await,
+            value: self.shown.part(record.value.as_deref()).await,
+            headers,
+        }
+    }
+
+    pub(super) async fn messages(&self, topic: &str, asked: &Asked) -> Result<Messages, Refused> {
+        let page = self.page(topic, asked).await?;
+        let mut messages = Vec::new();
+        for record in &page.records {
+            messages.push(self.message(record).await);
+        }
+        Ok(Messages {
+            topic: topic.to_owned(),
+            messages,
+            scanned: page.scanned,
+            stopped: page.stopped,
+            next: page.next.to_string(),
+            end: page.end.to_string(),
+        })
+    }
+}
+
+/// A part as short as an answer with many of them can bear.
+pub(super) fn shortened(part: &mut Part, letters: usize) {
+    if let Some((end, _)) = part.text.char_indices().nth(letters) {
+        part.text.truncate(end);
+        part.text.push('…');
+    }
+}
+
+/// What is known, or why nothing is.
+async fn known(console: &Console) -> Result<Arc<Seen>, Refused> {
+    let seen = console.cluster.now().await;
+    match &seen.problem {
+        Some(problem) => Err(Refused(StatusCode::SERVICE_UNAVAILABLE, problem.clone())),
+        None => Ok(seen),
+    }
+}
+
+pub(super) async fn topics(State(console): State<Arc<Console>>) -> Result<Response, Refused> {
+    let seen = known(&console).await?;
+    let topics: Vec<Topic> =
+        seen.groups.topics.iter().map(|(name, shape)| topic(&seen, name, shape)).collect();
+    Ok(Json(json!({ "topics": topics })).into_response())
+}
+
+fn topic(seen: &Seen, name: &str, shape: &crate::clients::kafka::TopicShape) -> Topic {
+    let partitions = shape.partitions.iter().map(|(partition, (leader, replicas, in_sync))| {
+        let ends = seen.groups.offsets.get(&(name.to_owned(), *partition));
+        Partition {
+            partition: *partition,
+            leader: *leader,
+            replicas: replicas.clone(),
+            in_sync: in_sync.clone(),
+            first: ends.map(|(first, _)| first.to_string()),
+            next: ends.map(|(_, next)| next.to_string()),
+        }
+    });
+    Topic {
+        name: name.to_owned(),
+        partitions: partitions.collect(),
+        offsets: seen.offsets(name).to_string(),
+        records_per_second: seen.rates.get(name).copied(),
+    }
+}
+
+pub(super) async fn messages(
+    State(console): State<Arc<Console>>,
+    Path(topic): Path<String>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<Response, Refused> {
+    let mut found = console.messages(&topic, &asked?.0).await?;
+    for message in &mut found.messages {
+        [&mut message.key, &mut message.value].into_iter().for_each(|part| shortened(part, SHORT));
+    }
+    Ok(Json(found).into_response())
+}
+
+/// The newest record, whole; null where the topic has none.
+pub(super) async fn latest(
+    State(console): State<Arc<Console>>,
+    Path(topic): Path<String>,
+) -> Result<Response, Refused> {
+    let asked = Asked { limit: "1".to_owned(), ..Asked::default() };
+    let mut found = console.messages(&topic, &asked).await?;
+    Ok(Json(json!({ "topic": found.topic, "message": found.messages.pop() })).into_response())
+}
+
+pub(super) async fn stats(State(console): State<Arc<Console>>) -> Result<Response, Refused> {
+    let seen = known(&console).await?;
+    let offsets: i64 = seen.groups.topics.keys().map(|topic| seen.offsets(topic)).sum();
+    let partitions: usize = seen.groups.topics.values().map(|shape| shape.partitions.len()).sum();
+    Ok(Json(json!({
+        "lab": console.lab.lab,
+        "at": shown((seen.at.unix_timestamp_nanos() / 1_000_000).try_into().unwrap_or_default()),
+        "brokers": seen.groups.brokers.len(),
+        "topics": seen.groups.topics.len(),
+        "partitions": partitions,
+        "offsets": offsets.to_string(),
+        "recordsPerSecond": seen.rate(),
+        "consumerGroups": groups_of(&seen),
+    }))
+    .into_response())
+}
+
+pub(super) async fn groups(State(console): State<Arc<Console>>) -> Result<Response, Refused> {
+    let seen = known(&console).await?;
+    Ok(Json(json!({ "groups": groups_of(&seen) })).into_response())
+}
+
+fn groups_of(seen: &Seen) -> Vec<GroupOf> {
+    let of = |(name, group): (&String, &crate::clients::groups::Group)| GroupOf {
+        name: name.clone(),
+        state: group.state.clone(),
+        members: group.members.len(),
+        lag: lag(seen, name).to_string(),
+    };
+    seen.groups.groups.iter().map(of).collect()
+}
+
+/// Records that a group has not committed, of all partitions where it has committed anything.
+pub(super) fn lag(seen: &Seen, group: &str) -> i64 {
+    let committed = seen.groups.groups.get(group).into_iter().flat_map(|group| group.committed.keys());
+    committed.filter_map(|at| seen.groups.lag(group, at)).sum()
+}
+
+/// What a page needs to know to ask for more: how far each topic is, how fast it grows, how far each group is behind.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct News<'a> {
+    at: String,
+    problem: Option<&'a str>,
+    topics: BTreeMap<&'a str, (String, String, Option<f64>)>,
+    groups: BTreeMap<&'a str, String>,
+}
+
+fn news(seen: &Seen) -> Event {
+    let topics = seen.groups.topics.keys().map(|topic| {
+        let (written, offsets) = (seen.written(topic).to_string(), seen.offsets(topic).to_string());
+        (topic.as_str(), (written, offsets, seen.rates.get(topic).copied()))
+    });
+    let groups = seen.groups.groups.keys().map(|group| (group.as_str(), lag(seen, group).to_string()));
+    let news = News {
+        at: shown((seen.at.unix_timestamp_nanos() / 1_000_000).try_into().unwrap_or_default()),
+        problem: seen.problem.as_deref(),
+        topics: topics.collect(),
+        groups: groups.collect(),
+    };
+    Event::default().json_data(&news).unwrap_or_default()
+}
+
+/// News every two seconds, as server-sent events.
+pub(super) async fn stream(State(console): State<Arc<Console>>) -> Result<Response, Refused> {
+    let Ok(place) = Arc::clone(&console.streams).try_acquire_owned() else {
+        let why = format!("{} streams are open: close some of them", super::STREAMS);
+        return Err(Refused(StatusCode::TOO_MANY_REQUESTS, why));
+    };
+    let first = console.cluster.now().await;
+    let listening = (console.cluster.news(), place, Some(first));
+    let events = stream::unfold(listening, |(mut news_of, place, first)| async move {
+        let seen = match first {
+            Some(first) => first,
+            None => {
+                news_of.changed().await.ok()?;
+                Arc::clone(&news_of.borrow_and_update())
+            }
+        };
+        Some((Ok::<_, Infallible>(news(&seen)), (news_of, place, None)))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response())
+}
