@@ -104,7 +104,7 @@ impl Console {
     /// A page of a topic's records.
     pub(super) async fn page(&self, topic: &str, asked: &Asked) -> Result<Page, Refused> {
         let wanted = asked.wanted(topic).map_err(|why| Refused(StatusCode::BAD_REQUEST, why))?;
-        let seen = self.cluster.now().await;
+        let seen = self.cluster.now_with(|known| known.topics.contains_key(topic)).await;
         let Some(shape) = seen.groups.topics.get(topic) else {
             return Err(match &seen.problem {
                 Some(problem) => Refused(StatusCode::SERVICE_UNAVAILABLE, problem.clone()),

@@ -93,10 +93,23 @@ impl Cluster {
 
     /// The cluster as it is now, or as it was when Kafka last answered, with the problem since.
     pub(super) async fn now(&self) -> Arc<Seen> {
+        self.seen_since(Instant::now().checked_sub(FRESH)).await
+    }
+
+    /// The same; where something is not in it, as it is after one more look: it may have come a moment ago.
+    pub(super) async fn now_with(&self, has: impl Fn(&Groups) -> bool) -> Arc<Seen> {
+        let seen = self.now().await;
+        if has(&seen.groups) || seen.problem.is_some() {
+            return seen;
+        }
+        self.seen_since(Some(Instant::now())).await
+    }
+
+    async fn seen_since(&self, moment: Option<Instant>) -> Arc<Seen> {
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         let mut news = self.news();
-        let fresh = |seen: &Arc<Seen>| seen.looked.is_some_and(|at| at.elapsed() < FRESH);
-        if let Ok(Ok(seen)) = timeout(PATIENCE, news.wait_for(fresh)).await {
+        let later = |seen: &Arc<Seen>| seen.looked.is_some_and(|at| Some(at) >= moment);
+        if let Ok(Ok(seen)) = timeout(PATIENCE, news.wait_for(later)).await {
             return Arc::clone(&seen);
         }
         let mut known = Seen::clone(&news.borrow());

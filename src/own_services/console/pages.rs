@@ -441,7 +441,7 @@ pub(super) async fn group(
     State(console): State<Arc<Console>>,
     Path(name): Path<String>,
 ) -> Result<Html<String>, Failed> {
-    let seen = console.cluster.now().await;
+    let seen = console.cluster.now_with(|known| known.groups.contains_key(&name)).await;
     let Some(group) = seen.groups.groups.get(&name) else {
         let why = match &seen.problem {
             Some(problem) => Refused(StatusCode::SERVICE_UNAVAILABLE, problem.clone()),
