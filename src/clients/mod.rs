@@ -1,6 +1,7 @@
 //! Typed questions to real services, one file a service. A client asks once; patience lives in `probes`.
 
 pub mod alertmanager;
+pub mod alerts;
 mod avro_text;
 pub mod browse;
 pub mod checkpoints;

@@ -1,7 +1,9 @@
 //! Questions to a schema registry over Confluent's API.
 
 use anyhow::{Context, Result, bail};
+use reqwest::StatusCode;
 use schema_registry_converter::async_impl::schema_registry::SrSettings;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// A registry by its base URL, such as `http://127.0.0.1:18081`.
@@ -25,6 +27,24 @@ pub enum Registered {
 /// The client refuses its settings, which these never cause.
 pub fn settings(url: impl Into<String>) -> Result<SrSettings> {
     Ok(SrSettings::new_builder(url.into()).build_with(super::plain())?)
+}
+
+/// One version of a subject.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Version {
+    /// Id of its schema, which records carry.
+    pub id: u32,
+    /// `AVRO`, `JSON` or `PROTOBUF`.
+    #[serde(default = "avro")]
+    pub schema_type: String,
+    /// Its text.
+    pub schema: String,
+}
+
+/// The registry does not name it.
+fn avro() -> String {
+    "AVRO".to_owned()
 }
 
 impl SchemaRegistry {
@@ -113,7 +133,26 @@ impl SchemaRegistry {
     /// # Errors
     /// It does not answer, or has no such subject.
     pub async fn versions(&self, subject: &str) -> Result<Vec<u32>> {
-        let url = format!("{}/subjects/{subject}/versions", self.url);
+        let url = format!("{}/subjects/{}/versions", self.url, percent(subject));
         Ok(super::http().get(&url).send().await?.error_for_status()?.json().await?)
     }
+
+    /// One version of a subject; none where there is no such subject or version.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn version(&self, subject: &str, version: u32) -> Result<Option<Version>> {
+        let subject = percent(subject);
+        let url = format!("{}/subjects/{subject}/versions/{version}", self.url);
+        let answer = super::http().get(&url).send().await?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        Ok(Some(answer.error_for_status()?.json().await?))
+    }
+}
+
+/// A name as one step of a path.
+pub fn percent(name: &str) -> String {
+    url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20")
 }

@@ -1,13 +1,13 @@
 //! `lab alerts`: what fires, since when, and what to do about it.
 
 use anyhow::{Result, bail};
-use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::context::Context;
-use crate::clients::alertmanager::{Alert, Alertmanager};
-use crate::clients::prometheus::{PendingAlert, Prometheus};
+use crate::clients::alertmanager::Alertmanager;
+use crate::clients::alerts;
+use crate::clients::prometheus::Prometheus;
 
 /// Seconds after its start within which Prometheus may not yet have seen what is wrong: it reads and evaluates every 5 s,
 /// and a rate needs a few readings.
@@ -18,19 +18,6 @@ pub(super) struct Args {
     /// As JSON.
     #[arg(long)]
     json: bool,
-}
-
-/// An alert as people ask for it.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct Row {
-    alert: String,
-    severity: String,
-    /// `pending`, `firing`, `held back by …`.
-    state: String,
-    since: String,
-    summary: String,
-    what_to_do: String,
-    runbook: String,
 }
 
 pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
@@ -52,7 +39,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
         bail!("neither answers.\n  See ./lab status{}", context.option());
     }
     let partly = missing.iter().any(|(_, error)| error.is_some());
-    let rows = rows(&known.unwrap_or_default(), &passed_on.unwrap_or_default());
+    let rows = alerts::known(&known.unwrap_or_default(), &passed_on.unwrap_or_default());
     if args.json {
         say!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(());
@@ -91,47 +78,6 @@ fn nothing_known(partly: bool, started: Option<i64>) -> String {
     }
 }
 
-/// Alertmanager says what is passed on and what is held back; what only Prometheus knows is pending, or on its way.
-fn rows(known: &[PendingAlert], passed_on: &[Alert]) -> Vec<Row> {
-    let mut rows: Vec<Row> = passed_on
-        .iter()
-        .map(|a| {
-            let state = match (a.status.silenced_by.is_empty(), a.status.inhibited_by.is_empty()) {
-                (false, _) => "held back by a silence".to_owned(),
-                (true, false) => "held back by another alert".to_owned(),
-                (true, true) => "firing".to_owned(),
-            };
-            row(&a.labels, &a.annotations, state, &a.starts_at)
-        })
-        .collect();
-    for alert in known {
-        let there = passed_on
-            .iter()
-            .any(|a| alert.labels.iter().all(|(name, value)| a.labels.get(name) == Some(value)));
-        if !there {
-            let state = if alert.state == "pending" { "pending" } else { "firing, not yet at Alertmanager" };
-            rows.push(row(&alert.labels, &alert.annotations, state.to_owned(), &alert.active_at));
-        }
-    }
-    rows.sort_by(|a, b| (&a.severity, &a.since, &a.summary).cmp(&(&b.severity, &b.since, &b.summary)));
-    rows
-}
-
-type Texts = std::collections::BTreeMap<String, String>;
-
-fn row(labels: &Texts, annotations: &Texts, state: String, since: &str) -> Row {
-    let of = |texts: &Texts, name: &str| texts.get(name).cloned().unwrap_or_default();
-    Row {
-        alert: of(labels, "alertname"),
-        severity: of(labels, "severity"),
-        state,
-        since: since.to_owned(),
-        summary: of(annotations, "summary"),
-        what_to_do: of(annotations, "description"),
-        runbook: of(annotations, "runbook_url"),
-    }
-}
-
 /// Seconds since a time; none where the text is no time.
 fn age(since: &str) -> Option<i64> {
     let then = OffsetDateTime::parse(since, &Rfc3339).ok()?;
@@ -151,43 +97,7 @@ fn ago(since: &str) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    #[test]
-    fn what_is_held_back_and_what_is_only_pending_is_told_apart() {
-        let alert = |name: &str, silenced: &[&str], inhibited: &[&str]| {
-            json!({"labels": {"alertname": name, "severity": "warning"}, "annotations": {}, "startsAt": "x",
-                   "status": {"state": "active", "silencedBy": silenced, "inhibitedBy": inhibited}})
-        };
-        let passed_on: Vec<Alert> = serde_json::from_value(json!([
-            alert("A", &[], &[]),
-            alert("B", &["s"], &[]),
-            alert("C", &[], &["f"]),
-        ]))
-        .unwrap();
-        let pending = |name: &str, state: &str| json!({"labels": {"alertname": name}, "annotations": {}, "state": state, "activeAt": "y"});
-        let known: Vec<PendingAlert> = serde_json::from_value(json!([
-            pending("A", "firing"),
-            pending("D", "pending"),
-            pending("E", "firing")
-        ]))
-        .unwrap();
-        let mut found: Vec<_> =
-            rows(&known, &passed_on).into_iter().map(|r| format!("{}: {}", r.alert, r.state)).collect();
-        found.sort();
-        assert_eq!(
-            found,
-            [
-                "A: firing",
-                "B: held back by a silence",
-                "C: held back by another alert",
-                "D: pending",
-                "E: firing, not yet at Alertmanager",
-            ]
-        );
-    }
 
     #[test]
     fn silence_is_told_from_not_knowing() {

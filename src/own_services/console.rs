@@ -1,27 +1,31 @@
-//! The lab's console: what a person wants to look at, as pages and as JSON. It changes nothing.
+//! The lab's console: what a person wants to look at, as pages and as JSON. It changes nothing but silences.
 //!
-//! [`cluster`] looks at Kafka while somebody looks at the console, [`asked`] reads what a request wants, [`api`] answers programs,
+//! [`cluster`] looks at Kafka and [`monitoring`] while somebody looks at the console, [`asked`] reads what a request wants, [`api`] answers programs,
 //! [`pages`] people, [`guard`] decides who is answered at all.
 
 mod api;
 mod asked;
 mod cluster;
 mod guard;
+mod monitoring;
 mod pages;
 
 use std::sync::Arc;
 
 use anyhow::Result;
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use self::cluster::Cluster;
+use self::monitoring::Monitoring;
 use super::metrics::{Registry, Requests, serve};
 use crate::clients::browse::Browser;
+use crate::clients::schema_registry::SchemaRegistry;
 use crate::clients::shown::Shown;
 use crate::topology::{KAFKA, LabView, SCHEMA_REGISTRY};
 
@@ -30,11 +34,18 @@ const SEARCHES: usize = 4;
 /// Browsers that may hold a stream of news at once.
 const STREAMS: usize = 64;
 
+/// Bytes that a request may bring.
+const BODY: usize = 16 << 10;
+
 /// What every answer is made from.
 struct Console {
     lab: LabView,
     cluster: Arc<Cluster>,
+    monitoring: Arc<Monitoring>,
+    /// What a page of this console knows and no other: it may change something.
+    token: String,
     shown: Arc<Shown>,
+    schemas: Option<SchemaRegistry>,
     browser: Browser,
     searches: Semaphore,
     streams: Arc<Semaphore>,
@@ -47,14 +58,20 @@ struct Console {
 pub async fn run(listener: TcpListener, lab: LabView, port: u16, stop: watch::Receiver<bool>) -> Result<()> {
     let bootstrap = lab.roles.get(KAFKA).cloned().unwrap_or_default();
     let registry_url = lab.roles.get(SCHEMA_REGISTRY).map(|address| format!("http://{address}"));
-    let cluster = Arc::new(Cluster::new(&bootstrap));
+    let monitoring = Arc::new(Monitoring::of(&lab));
+    let token = uuid::Uuid::new_v4().simple().to_string();
+    let cluster = Arc::new(Cluster::new(&bootstrap, Arc::clone(&monitoring)));
     let looking = tokio::spawn(Arc::clone(&cluster).look_while_wanted(stop.clone()));
+    let schemas = registry_url.clone().map(SchemaRegistry::new);
     let shown = Arc::new(Shown::new(registry_url)?);
     let console = Arc::new(Console {
         lab,
         cluster,
+        monitoring,
+        token: token.clone(),
         browser: Browser::new(&bootstrap, Arc::clone(&shown)),
         shown,
+        schemas,
         searches: Semaphore::new(SEARCHES),
         streams: Arc::new(Semaphore::new(STREAMS)),
     });
@@ -62,11 +79,17 @@ pub async fn run(listener: TcpListener, lab: LabView, port: u16, stop: watch::Re
     let requests = Requests::new(&mut registry);
     let routes = Router::new()
         .route("/", get(pages::overview))
-        .route("/topics", get(pages::topics))
-        .route("/topics/{topic}", get(pages::topic))
-        .route("/topics/{topic}/{partition}/{offset}", get(pages::record))
-        .route("/groups", get(pages::groups))
-        .route("/groups/{group}", get(pages::group))
+        .route("/topics", get(pages::topics::topics))
+        .route("/topics/{topic}", get(pages::topics::topic))
+        .route("/topics/{topic}/{partition}/{offset}", get(pages::topics::record))
+        .route("/groups", get(pages::groups::groups))
+        .route("/groups/{group}", get(pages::groups::group))
+        .route("/schemas", get(pages::schemas::schemas))
+        .route("/schemas/{subject}", get(pages::schemas::schema))
+        .route("/alerts", get(pages::alerts::alerts))
+        .route("/api/alerts", get(api::alerts))
+        .route("/api/silences", post(api::silence))
+        .route("/api/silences/{id}/end", post(api::end_silence))
         .route("/api/topics", get(api::topics))
         .route("/api/messages/{topic}", get(api::messages))
         .route("/api/latest/{topic}", get(api::latest))
@@ -83,8 +106,9 @@ pub async fn run(listener: TcpListener, lab: LabView, port: u16, stop: watch::Re
         )
         .route("/icon.svg", get(|| asset("image/svg+xml", include_str!("console/assets/icon.svg"))))
         .fallback(pages::not_found)
+        .layer(DefaultBodyLimit::max(BODY))
         .with_state(Arc::clone(&console));
-    let routes = guard::guarded(routes, port);
+    let routes = guard::guarded(routes, port, token);
     let router = requests.count(registry.router(|| Ok(())).merge(routes));
     serve(listener, router, stop).await;
     looking.abort();

@@ -29,8 +29,8 @@ pub use file::{
 };
 pub use names::{DEFAULT_INSTANCE, Instance, InstanceError, instance_option};
 pub use plan::{
-    AddonMount, ENGINE_SOCKET, FileMount, Health, KAFKA, LogLimit, Plan, Player, Port, Restart,
-    SCHEMA_REGISTRY, SEARCH, Service, Stop, TopicPlan, Volume, Wait,
+    ALERTS, AddonMount, ENGINE_SOCKET, FileMount, Health, KAFKA, LogLimit, METRICS, Plan, Player, Port,
+    Restart, SCHEMA_REGISTRY, SEARCH, Service, Stop, TopicPlan, Volume, Wait,
 };
 pub use resolve::parse_bytes;
 pub use rows::{Alert, Command, Fault, Flow, Step, Topic};

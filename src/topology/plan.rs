@@ -230,7 +230,9 @@ pub struct TopicPlan {
 /// The role of the brokers.
 pub const KAFKA: &str = "kafka";
 /// The role of who sends alerts on: a lab without it proves none.
-pub(super) const ALERTS: &str = "alerts";
+pub const ALERTS: &str = "alerts";
+/// The role of who reads all metrics and evaluates the rules.
+pub const METRICS: &str = "metrics";
 /// The role of Elasticsearch.
 pub const SEARCH: &str = "search";
 /// The role of the schema registry.

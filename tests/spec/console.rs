@@ -13,6 +13,7 @@ use rdkafka::producer::FutureRecord;
 use reqwest::StatusCode;
 use reqwest::header::{HOST, ORIGIN};
 use serde_json::Value;
+use streamlab::clients::schema_registry::{Registered, SchemaRegistry};
 use streamlab::clients::{http, kafka};
 use streamlab::probes::{Answer, eventually};
 
@@ -325,10 +326,19 @@ async fn pages(lab: Arc<Lab>) -> Result<String> {
         ("/topics/user-events", "topic"),
         (&format!("/topics/{TOPIC}/{}/{}", at.partition, at.offset), "record"),
         ("/groups", "groups"),
+        ("/alerts", "alerts"),
+        (&format!("/schemas/{}", two_versions(&lab, &run).await?), "schema"),
     ] {
         page.go(&format!("{url}{path}")).await?;
         page.until("document.querySelector('h1') !== null", "true").await?;
         page.keep(&folder, name).await?;
+    }
+    // The newest version has one field more than the one before it.
+    page.until("document.querySelectorAll('td.came').length > 0", "true").await?;
+    let came =
+        page.says("[...document.querySelectorAll('td.came')].map((e) => e.textContent).join()").await?;
+    if !came.contains("\"more\"") || came.contains("\"userId\"") {
+        bail!("the page of two versions shows as new: {came}");
     }
     // What the record says is text: no element came of it.
     page.go(&format!("{url}/topics/{TOPIC}/{}/{}", at.partition, at.offset)).await?;
@@ -339,7 +349,23 @@ async fn pages(lab: Arc<Lab>) -> Result<String> {
     }
     follows(&lab, &chromium, &url, &run).await?;
     page.is_clean(&url)?;
-    Ok("5 pages, light and dark, in target/spec/pages".to_owned())
+    Ok("7 pages, light and dark, in target/spec/pages".to_owned())
+}
+
+/// A subject of this run with two versions, the second with one field more.
+async fn two_versions(lab: &Lab, run: &str) -> Result<String> {
+    let registry = SchemaRegistry::new(lab.endpoints.registry_url()?);
+    let subject = format!("console-{run}-value");
+    let schema = |more: &str| {
+        format!(r#"{{"type":"record","name":"Seen","fields":[{{"name":"userId","type":"string"}}{more}]}}"#)
+    };
+    for more in ["", r#",{"name":"more","type":"long","default":0}"#] {
+        match registry.register(&subject, &schema(more)).await? {
+            Registered::Id(_) => {}
+            Registered::Incompatible(why) => bail!("{subject}: {why}"),
+        }
+    }
+    Ok(subject)
 }
 
 /// A filter narrows; a record that comes is there without loading the page again; a second page hears of it by the first one's stream.

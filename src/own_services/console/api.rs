@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -277,6 +277,9 @@ struct News<'a> {
     problem: Option<&'a str>,
     topics: BTreeMap<&'a str, (String, String, Option<f64>)>,
     groups: BTreeMap<&'a str, String>,
+    /// How many alerts fire, and what changes when something about them or about services changes.
+    firing: usize,
+    mark: String,
 }
 
 fn news(seen: &Seen) -> Event {
@@ -290,6 +293,8 @@ fn news(seen: &Seen) -> Event {
         problem: seen.problem.as_deref(),
         topics: topics.collect(),
         groups: groups.collect(),
+        firing: seen.monitored.firing(),
+        mark: seen.monitored.mark(),
     };
     Event::default().json_data(&news).unwrap_or_default()
 }
@@ -313,4 +318,53 @@ pub(super) async fn stream(State(console): State<Arc<Console>>) -> Result<Respon
         Some((Ok::<_, Infallible>(news(&seen)), (news_of, place, None)))
     });
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response())
+}
+
+/// What fires, what is pending, what is held back.
+pub(super) async fn alerts(State(console): State<Arc<Console>>) -> Response {
+    let seen = console.cluster.now().await;
+    let (alerts, problems) = (&seen.monitored.alerts, &seen.monitored.problems);
+    Json(json!({ "alerts": alerts, "problems": problems })).into_response()
+}
+
+/// A silence that somebody wants.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Silence {
+    alert: String,
+    minutes: i64,
+}
+
+/// Holds back every alert of a name for some minutes.
+pub(super) async fn silence(
+    State(console): State<Arc<Console>>,
+    wanted: Result<Json<Silence>, JsonRejection>,
+) -> Result<Response, Refused> {
+    let Json(Silence { alert, minutes }) =
+        wanted.map_err(|why| Refused(StatusCode::BAD_REQUEST, why.body_text()))?;
+    if !(1..=1440).contains(&minutes) {
+        return Err(Refused(StatusCode::BAD_REQUEST, format!("{minutes} minutes: 1 to 1440 are possible")));
+    }
+    let seen = console.cluster.now().await;
+    if !seen.monitored.alerts.iter().any(|known| known.alert == alert) {
+        return Err(Refused(StatusCode::NOT_FOUND, format!("no alert {alert} fires or is pending")));
+    }
+    let made = console.monitoring.silence(&alert, minutes, "from the console").await;
+    let id = made.map_err(|error| Refused(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}")))?;
+    console.cluster.after_now().await;
+    Ok(Json(json!({ "silence": id })).into_response())
+}
+
+/// Ends a silence.
+pub(super) async fn end_silence(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<String>,
+) -> Result<Response, Refused> {
+    if uuid::Uuid::try_parse(&id).is_err() {
+        return Err(Refused(StatusCode::BAD_REQUEST, format!("{id:?} is no silence's id")));
+    }
+    let ended = console.monitoring.end_silence(&id).await;
+    ended.map_err(|error| Refused(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}")))?;
+    console.cluster.after_now().await;
+    Ok(Json(json!({})).into_response())
 }

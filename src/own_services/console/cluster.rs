@@ -1,4 +1,4 @@
-//! What is known of the Kafka cluster: looked at every two seconds while somebody looks at the console, and not at all otherwise.
+//! What is known of the lab, Kafka above all: looked at every two seconds while somebody looks at the console, and not at all otherwise.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::monitoring::{Monitored, Monitoring};
 use crate::clients::groups::{GroupReader, Groups};
 
 /// How often somebody who looks sees something new.
@@ -33,6 +34,8 @@ pub(super) struct Seen {
     pub(super) rates: BTreeMap<String, f64>,
     /// Why Kafka could not be asked since then.
     pub(super) problem: Option<String>,
+    /// What fires, and which services answer: as it is now, also where Kafka does not answer.
+    pub(super) monitored: Monitored,
 }
 
 impl Seen {
@@ -59,6 +62,7 @@ impl Seen {
 /// Looks at the cluster.
 pub(super) struct Cluster {
     reader: GroupReader,
+    monitoring: Arc<Monitoring>,
     seen: watch::Sender<Arc<Seen>>,
     asked: Mutex<Option<Instant>>,
     woken: Notify,
@@ -67,15 +71,17 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    pub(super) fn new(bootstrap: &str) -> Self {
+    pub(super) fn new(bootstrap: &str, monitoring: Arc<Monitoring>) -> Self {
         let nothing = Seen {
             at: OffsetDateTime::now_utc(),
             looked: None,
             groups: Groups::default(),
             rates: BTreeMap::new(),
             problem: None,
+            monitored: Monitored::default(),
         };
         Self {
+            monitoring,
             reader: GroupReader::new(bootstrap),
             seen: watch::Sender::new(Arc::new(nothing)),
             asked: Mutex::default(),
@@ -102,6 +108,11 @@ impl Cluster {
         if has(&seen.groups) || seen.problem.is_some() {
             return seen;
         }
+        self.after_now().await
+    }
+
+    /// The cluster as it is after something was changed.
+    pub(super) async fn after_now(&self) -> Arc<Seen> {
         self.seen_since(Some(Instant::now())).await
     }
 
@@ -144,7 +155,8 @@ impl Cluster {
     }
 
     async fn look(&self) {
-        let next = match self.reader.read().await {
+        let (read, monitored) = tokio::join!(self.reader.read(), self.monitoring.ask());
+        let next = match read {
             Ok(groups) => {
                 let mut seen = Seen {
                     at: OffsetDateTime::now_utc(),
@@ -152,13 +164,15 @@ impl Cluster {
                     groups,
                     rates: BTreeMap::new(),
                     problem: None,
+                    monitored,
                 };
                 seen.rates = self.rates(&seen);
                 seen
             }
             Err(error) => {
                 let known = Seen::clone(&self.seen.borrow());
-                Seen { looked: Some(Instant::now()), problem: Some(format!("{error:#}")), ..known }
+                let (looked, problem) = (Some(Instant::now()), Some(format!("{error:#}")));
+                Seen { looked, problem, monitored, ..known }
             }
         };
         self.seen.send_replace(Arc::new(next));

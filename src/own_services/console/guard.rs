@@ -22,13 +22,20 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
 ];
 
-/// The names under which this console is known, all of this machine.
-struct Own(Vec<String>);
+/// Where a page of this console says that it is one.
+const TOKEN: HeaderName = HeaderName::from_static("x-streamlab-token");
 
-/// The routes, behind the guard. `port`: the only one for which they answer.
-pub(super) fn guarded(routes: Router, port: u16) -> Router {
-    let own = ["localhost", "127.0.0.1", "[::1]"].map(|name| format!("{name}:{port}"));
-    routes.layer(from_fn_with_state(Arc::new(Own(own.to_vec())), guard))
+struct Own {
+    /// The names under which this console is known, all of this machine.
+    hosts: Vec<String>,
+    /// Who knows this may change something. Never a cookie: these go to all ports of a machine.
+    token: String,
+}
+
+/// The routes, behind the guard. `port`: the only one for which they answer. `token`: who sends it may change something.
+pub(super) fn guarded(routes: Router, port: u16, token: String) -> Router {
+    let hosts = ["localhost", "127.0.0.1", "[::1]"].map(|name| format!("{name}:{port}")).to_vec();
+    routes.layer(from_fn_with_state(Arc::new(Own { hosts, token }), guard))
 }
 
 async fn guard(State(own): State<Arc<Own>>, request: Request, next: Next) -> Response {
@@ -48,8 +55,8 @@ impl Own {
         let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         // A name that somebody else has given this machine's address to is not ours: DNS rebinding.
         let host = header(header::HOST).unwrap_or_default().to_ascii_lowercase();
-        if !self.0.contains(&host) {
-            let own = format!("this console answers as http://{} only", self.0[0]);
+        if !self.hosts.contains(&host) {
+            let own = format!("this console answers as http://{} only", self.hosts[0]);
             return Some((StatusCode::MISDIRECTED_REQUEST, own));
         }
         let of_somebody_else =
@@ -66,6 +73,15 @@ impl Own {
         if matches!(site, Some("cross-site" | "same-site")) && !followed_a_link {
             return of_somebody_else();
         }
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            // Only a script of this console has read the token; a form of another page cannot send this kind of content.
+            let json = header(header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"));
+            if header(TOKEN) != Some(self.token.as_str()) || !json {
+                let why =
+                    "only a page of this console may change something: JSON, with the token of the page";
+                return Some((StatusCode::FORBIDDEN, why.to_owned()));
+            }
+        }
         None
     }
 }
@@ -75,6 +91,32 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+
+    fn own() -> Own {
+        let hosts = ["localhost:8080", "127.0.0.1:8080", "[::1]:8080"].map(str::to_owned).to_vec();
+        Own { hosts, token: "secret".to_owned() }
+    }
+
+    #[rstest]
+    #[case(&[], Some(403))]
+    #[case(&[("x-streamlab-token", "secret")], Some(403))]
+    #[case(&[("x-streamlab-token", "secret"), ("content-type", "text/plain")], Some(403))]
+    #[case(&[("x-streamlab-token", "guess"), ("content-type", "application/json")], Some(403))]
+    #[case(&[("cookie", "x-streamlab-token=secret"), ("content-type", "application/json")], Some(403))]
+    #[case(&[("x-streamlab-token", "secret"), ("content-type", "application/json")], None)]
+    #[case(&[("x-streamlab-token", "secret"), ("content-type", "application/json"), ("sec-fetch-site", "same-site")], Some(403))]
+    fn only_who_has_the_token_changes_something(
+        #[case] sent: &[(&'static str, &str)],
+        #[case] refused: Option<u16>,
+    ) {
+        let mut headers = HeaderMap::new();
+        headers.insert("host", HeaderValue::from_static("localhost:8080"));
+        for (name, value) in sent {
+            headers.insert(*name, HeaderValue::from_str(value).unwrap());
+        }
+        let status = own().refusal(&Method::POST, &headers).map(|(status, _)| status.as_u16());
+        assert_eq!(status, refused);
+    }
 
     #[rstest]
     #[case::plain(&[("host", "localhost:8080")], None)]
@@ -99,7 +141,7 @@ mod tests {
         #[case] sent: &[(&'static str, &str)],
         #[case] refused: Option<u16>,
     ) {
-        let own = Own(["localhost:8080", "127.0.0.1:8080", "[::1]:8080"].map(str::to_owned).to_vec());
+        let own = own();
         let mut headers = HeaderMap::new();
         for (name, value) in sent {
             headers.insert(*name, HeaderValue::from_str(value).unwrap());

@@ -28,8 +28,39 @@ function show(news) {
   for (const [group, lag] of Object.entries(news.groups)) {
     live("lag", group).forEach((e) => { e.textContent = lag; });
   }
+  live("firing").forEach((e) => {
+    e.hidden = news.firing === 0;
+    e.textContent = String(news.firing);
+  });
+  // Alerts and services change as a whole, and seldom: the page is made anew.
+  const marked = document.querySelector("[data-mark]");
+  if (marked && marked.dataset.mark !== news.mark && !changing) location.reload();
   follow(news);
 }
+
+// Buttons that change something.
+let changing = false;
+document.querySelectorAll("[data-change]").forEach((button) => {
+  button.addEventListener("click", async () => {
+    changing = true;
+    button.disabled = true;
+    const headers = {
+      "content-type": "application/json",
+      "x-streamlab-token": document.querySelector("meta[name=token]").content,
+    };
+    const failed = document.querySelector("[data-failed]");
+    try {
+      const answer = await fetch(button.dataset.change, { method: "POST", headers, body: button.dataset.body });
+      if (answer.ok) return location.reload();
+      failed.textContent = (await answer.json()).error;
+    } catch (error) {
+      failed.textContent = `No answer: ${error.message}`;
+    }
+    failed.hidden = false;
+    button.disabled = false;
+    changing = false;
+  });
+});
 
 // The records that come, where somebody wants to see them.
 const button = document.querySelector("[data-follow]");
