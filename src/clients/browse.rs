@@ -1,6 +1,8 @@
 //! Pages of a topic: its records from the newest back, or from a place on, filtered. Each record is looked at once, and a place
 //! ([`Cursor`]) says where the next page begins; nothing is remembered between pages.
 
+mod filter;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::ControlFlow;
@@ -11,10 +13,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
-use serde_json::Value;
 use streamlab_records::reader::read;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
+pub use self::filter::Filter;
 use super::kafka::{self, PATIENCE, Record};
 use super::shown::Shown;
 
@@ -75,70 +78,6 @@ impl FromStr for Cursor {
     }
 }
 
-/// Which records are shown: those for which all that is said here holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// The key has this in it.
-    pub key: Option<String>,
-    /// The value has this in it: its bytes, or what they decode to.
-    pub text: Option<String>,
-    /// The value is JSON, or decodes to it, and has this field (`user.id`) with this value.
-    pub field: Option<(String, String)>,
-    /// A header has this name, and, where it says so, this value: `trace`, `trace=7`.
-    pub header: Option<String>,
-}
-
-impl Filter {
-    fn takes(&self, record: &Record, shown: &Shown, runtime: &Handle) -> bool {
-        let has = |bytes: &[u8], part: &str| memchr::memmem::find(bytes, part.as_bytes()).is_some();
-        let key = record.key.as_deref().unwrap_or_default();
-        if self.key.as_ref().is_some_and(|part| !has(key, part)) {
-            return false;
-        }
-        if self.header.as_ref().is_some_and(|wanted| !header(record, wanted)) {
-            return false;
-        }
-        if self.text.is_none() && self.field.is_none() {
-            return true;
-        }
-        let decoded = runtime.block_on(shown.decoded_value(record));
-        let value = decoded.as_ref().map_or(record.bytes(), |text| text.as_bytes());
-        if self.text.as_ref().is_some_and(|part| !has(value, part) && !has(record.bytes(), part)) {
-            return false;
-        }
-        self.field.as_ref().is_none_or(|(path, wanted)| field(value, path, wanted))
-    }
-}
-
-fn header(record: &Record, wanted: &str) -> bool {
-    record.headers.iter().any(|(name, value)| match wanted.split_once('=') {
-        None => name == wanted,
-        Some((wanted, expected)) => name == wanted && value.as_deref() == Some(expected.as_bytes()),
-    })
-}
-
-/// Whether JSON has a value at a path: names and numbers of places, with dots between them.
-fn field(json: &[u8], path: &str, wanted: &str) -> bool {
-    // Most records are told apart without being parsed; only an escape can hide what is looked for.
-    if memchr::memmem::find(json, wanted.as_bytes()).is_none() && !json.contains(&b'\\') {
-        return false;
-    }
-    let Ok(value) = serde_json::from_slice::<Value>(json) else { return false };
-    let step = |value: Option<&'_ Value>, name: &str| -> Option<Value> {
-        match value? {
-            Value::Object(fields) => fields.get(name).cloned(),
-            Value::Array(items) => items.get(name.parse::<usize>().ok()?).cloned(),
-            _ => None,
-        }
-    };
-    let found = path.split('.').try_fold(value, |value, name| step(Some(&value), name));
-    let text = found.map(|value| match value {
-        Value::String(text) => text,
-        other => other.to_string(),
-    });
-    text.as_deref() == Some(wanted)
-}
-
 /// Which page is wanted.
 #[derive(Debug, Clone)]
 pub struct Wanted {
@@ -181,17 +120,24 @@ pub struct Page {
     pub end: Cursor,
 }
 
-/// Reads pages of a cluster's topics. Clients that are connected wait for the next page.
+/// Reads pages of a cluster's topics, a few at once. Clients that are connected wait for the next page.
 pub struct Browser {
     bootstrap: String,
     shown: Arc<Shown>,
+    places: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<BaseConsumer>>>,
 }
 
 impl Browser {
-    /// It connects when the first page is wanted.
-    pub fn new(bootstrap: &str, shown: Arc<Shown>) -> Self {
-        Self { bootstrap: bootstrap.to_owned(), shown, idle: Arc::default() }
+    /// At most `at_once` pages are read at the same time: each has a client and its buffers. It connects when the first is wanted.
+    pub fn new(bootstrap: &str, shown: Arc<Shown>, at_once: usize) -> Self {
+        let places = Arc::new(Semaphore::new(at_once));
+        Self { bootstrap: bootstrap.to_owned(), shown, places, idle: Arc::default() }
+    }
+
+    /// Whether a page would have to wait for others.
+    pub fn is_busy(&self) -> bool {
+        self.places.available_permits() == 0
     }
 
     /// A page of a topic.
@@ -202,7 +148,10 @@ impl Browser {
         let (bootstrap, shown, idle) =
             (self.bootstrap.clone(), Arc::clone(&self.shown), Arc::clone(&self.idle));
         let runtime = Handle::current();
+        let place = Arc::clone(&self.places).acquire_owned().await?;
         kafka::blocking(move || {
+            // Held until the reading ends, also where nobody waits for the page any more.
+            let _place = place;
             let held = || idle.lock().unwrap_or_else(PoisonError::into_inner);
             let waiting = held().pop();
             let consumer = match waiting {
@@ -468,34 +417,6 @@ mod tests {
                 prop_assert_eq!(offsets(&found), expected);
             }
         }
-    }
-
-    #[rstest]
-    #[case(r#"{"a":{"b":[1,"x"]}}"#, "a.b.1", "x", true)]
-    #[case(r#"{"a":{"b":[1,"x"]}}"#, "a.b.0", "1", true)]
-    #[case(r#"{"a":9223372036854775807}"#, "a", "9223372036854775807", true)]
-    #[case(r#"{"a":9223372036854775807}"#, "a", "9223372036854775806", false)]
-    #[case(r#"{"a":"\u0078"}"#, "a", "x", true)]
-    #[case(r#"{"a":null}"#, "a", "null", true)]
-    #[case(r#"{"a":1}"#, "b", "1", false)]
-    #[case(r#"{"a":1}"#, "a.b", "1", false)]
-    #[case("no JSON 1", "a", "1", false)]
-    #[case("[[1]]", "0.0", "1", true)]
-    fn a_field_is_compared_exactly(
-        #[case] json: &str,
-        #[case] path: &str,
-        #[case] wanted: &str,
-        #[case] takes: bool,
-    ) {
-        assert_eq!(field(json.as_bytes(), path, wanted), takes);
-    }
-
-    #[test]
-    fn a_header_is_found_by_name_or_by_name_and_value() {
-        let mut record = record(0, 0, 0);
-        record.headers = vec![("trace".to_owned(), None), ("trace".to_owned(), Some(b"7=7".to_vec()))];
-        assert!(header(&record, "trace") && header(&record, "trace=7=7"));
-        assert!(!header(&record, "trace=7") && !header(&record, "rac") && !header(&record, "trace="));
     }
 
     #[rstest]

@@ -118,6 +118,26 @@ impl SchemaRegistry {
         }
     }
 
+    /// Why a schema could not be the subject's next version; nothing where it could. It is not registered.
+    ///
+    /// # Errors
+    /// It does not answer, has no such subject, or the text is no schema.
+    pub async fn incompatibilities(&self, subject: &str, schema: &str) -> Result<Vec<String>> {
+        let subject = percent(subject);
+        let url = format!("{}/compatibility/subjects/{subject}/versions/latest?verbose=true", self.url);
+        let answer = super::http().post(&url).json(&json!({ "schema": schema })).send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+        if !status.is_success() {
+            bail!("{}", answer["message"].as_str().unwrap_or(&text));
+        }
+        if answer["is_compatible"].as_bool().context("no is_compatible in the answer")? {
+            return Ok(Vec::new());
+        }
+        let told: Vec<String> = answer["messages"].as_array().into_iter().flatten().map(told).collect();
+        Ok(if told.is_empty() { vec!["the registry gives no reason".to_owned()] } else { told })
+    }
+
     /// The schema with an id.
     ///
     /// # Errors
@@ -150,6 +170,10 @@ impl SchemaRegistry {
         }
         Ok(Some(answer.error_for_status()?.json().await?))
     }
+}
+
+fn told(message: &Value) -> String {
+    message.as_str().map_or_else(|| message.to_string(), str::to_owned)
 }
 
 /// A name as one step of a path.

@@ -36,6 +36,8 @@ pub(super) enum Bench {
     },
     /// Of a lab with logs that is up: until a line is found, a minute of records, the filters alone.
     Logs,
+    /// Of the lab events that is up: from producer to consumer, what the console takes, how fast it searches.
+    Events,
     /// The same lab by `lab up` and by docker compose, in turns: from the command to the first correct aggregate.
     Race {
         /// How often each.
@@ -55,6 +57,7 @@ const INSTANCE: &str = "bench";
 pub(super) async fn run(context: &Context, bench: Bench) -> Result<()> {
     match bench {
         Bench::Startup { runs, images, lab } => startup(context, runs, images, lab.as_deref()).await,
+        Bench::Events => super::bench_events::run(context).await,
         Bench::Logs => super::bench_logs::run(context).await,
         Bench::Race { runs } => race(context, runs).await,
     }

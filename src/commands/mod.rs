@@ -2,6 +2,7 @@
 
 mod alerts;
 mod bench;
+mod bench_events;
 mod bench_logs;
 mod bundle;
 mod bundle_import;

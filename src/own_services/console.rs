@@ -34,8 +34,8 @@ const SEARCHES: usize = 4;
 /// Browsers that may hold a stream of news at once.
 const STREAMS: usize = 64;
 
-/// Bytes that a request may bring.
-const BODY: usize = 16 << 10;
+/// Bytes that a request may bring: the largest is a schema.
+const BODY: usize = 256 << 10;
 
 /// What every answer is made from.
 struct Console {
@@ -47,7 +47,6 @@ struct Console {
     shown: Arc<Shown>,
     schemas: Option<SchemaRegistry>,
     browser: Browser,
-    searches: Semaphore,
     streams: Arc<Semaphore>,
 }
 
@@ -69,10 +68,9 @@ pub async fn run(listener: TcpListener, lab: LabView, port: u16, stop: watch::Re
         cluster,
         monitoring,
         token: token.clone(),
-        browser: Browser::new(&bootstrap, Arc::clone(&shown)),
+        browser: Browser::new(&bootstrap, Arc::clone(&shown), SEARCHES),
         shown,
         schemas,
-        searches: Semaphore::new(SEARCHES),
         streams: Arc::new(Semaphore::new(STREAMS)),
     });
     let mut registry = Registry::new();
@@ -90,6 +88,7 @@ pub async fn run(listener: TcpListener, lab: LabView, port: u16, stop: watch::Re
         .route("/api/alerts", get(api::alerts))
         .route("/api/silences", post(api::silence))
         .route("/api/silences/{id}/end", post(api::end_silence))
+        .route("/api/schemas/{subject}/compatibility", post(api::try_schema))
         .route("/api/topics", get(api::topics))
         .route("/api/messages/{topic}", get(api::messages))
         .route("/api/latest/{topic}", get(api::latest))

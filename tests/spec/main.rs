@@ -4,7 +4,7 @@
 //! - [`kafka`]: the cluster itself; [`topics`]: the documented topics
 //! - [`transactions`]: producers → Kafka, JSON and Avro, counted exactly; [`events`]: the same of the events lab
 //! - [`event_groups`]: producers → Kafka → consumer groups, whose sums are the producers' totals
-//! - [`console`]: Kafka → the console's API and pages, these in a real browser ([`browser`])
+//! - [`console`]: Kafka → the console's API; [`console_pages`]: its pages in a real browser ([`browser`])
 //! - [`spark`]: Kafka → Spark → Kafka; [`spark_search`]: Kafka → Spark → Elasticsearch
 //! - [`faults`]: killed brokers, controllers, driver, registry; the lab stopped and started again
 //! - [`plans`]: each container is what the plan says; [`ports`], [`command_rows`]: the documented tables
@@ -27,6 +27,7 @@ mod avro_topic;
 mod browser;
 mod command_rows;
 mod console;
+mod console_pages;
 mod dashboards;
 mod episode;
 mod event_groups;
@@ -62,13 +63,14 @@ use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
 
-const CHAPTERS: [fn(&trial::Chapter<'_>) -> Vec<trial::Trial>; 21] = [
+const CHAPTERS: [fn(&trial::Chapter<'_>) -> Vec<trial::Trial>; 22] = [
     kafka::trials,
     topics::trials,
     transactions::trials,
     events::trials,
     event_groups::trials,
     console::trials,
+    console_pages::trials,
     spark::trials,
     spark_search::trials,
     metrics::trials,

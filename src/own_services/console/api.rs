@@ -115,14 +115,10 @@ impl Console {
             let why = format!("{topic} has no partition {partition}: it has {}", shape.partitions.len());
             return Err(Refused(StatusCode::NOT_FOUND, why));
         }
-        let search = async {
-            let _place = self.searches.acquire().await;
-            self.browser.page(wanted).await
-        };
-        match timeout(PATIENCE, search).await {
+        match timeout(PATIENCE, self.browser.page(wanted)).await {
             Ok(Ok(page)) => Ok(page),
             Ok(Err(error)) => Err(Refused(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}"))),
-            Err(_) if self.searches.available_permits() == 0 => Err(Refused(
+            Err(_) if self.browser.is_busy() => Err(Refused(
                 StatusCode::TOO_MANY_REQUESTS,
                 format!("{} topics are being searched: try again in a moment", super::SEARCHES),
             )),
@@ -367,4 +363,26 @@ pub(super) async fn end_silence(
     ended.map_err(|error| Refused(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}")))?;
     console.cluster.after_now().await;
     Ok(Json(json!({})).into_response())
+}
+
+/// A schema that somebody would like to register.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Candidate {
+    schema: String,
+}
+
+/// Whether a schema could be a subject's next version; it is not registered.
+pub(super) async fn try_schema(
+    State(console): State<Arc<Console>>,
+    Path(subject): Path<String>,
+    candidate: Result<Json<Candidate>, JsonRejection>,
+) -> Result<Response, Refused> {
+    let Json(Candidate { schema }) =
+        candidate.map_err(|why| Refused(StatusCode::BAD_REQUEST, why.body_text()))?;
+    let none = || Refused(StatusCode::NOT_FOUND, "this lab has no schema registry".to_owned());
+    let registry = console.schemas.as_ref().ok_or_else(none)?;
+    let found = registry.incompatibilities(&subject, &schema).await;
+    let messages = found.map_err(|error| Refused(StatusCode::BAD_REQUEST, format!("{error:#}")))?;
+    Ok(Json(json!({ "compatible": messages.is_empty(), "messages": messages })).into_response())
 }

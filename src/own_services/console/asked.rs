@@ -48,7 +48,7 @@ impl Asked {
             },
         };
         let field = match (given(&self.field), given(&self.is)) {
-            (Some(field), is) => Some((field, is.unwrap_or_default())),
+            (Some(field), is) => Some((field, is)),
             (None, Some(is)) => {
                 return Err(format!("of which field is {is:?} the value? field=NAME says it"));
             }

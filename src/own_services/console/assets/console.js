@@ -38,27 +38,54 @@ function show(news) {
   follow(news);
 }
 
+// What only a page of this console may send. The answer, or an error with the reason.
+async function post(address, body) {
+  const headers = {
+    "content-type": "application/json",
+    "x-streamlab-token": document.querySelector("meta[name=token]").content,
+  };
+  const answer = await fetch(address, { method: "POST", headers, body });
+  const text = await answer.text();
+  let found = {};
+  try {
+    found = JSON.parse(text);
+  } catch {
+    found.error = text;
+  }
+  if (!answer.ok) throw new Error(found.error);
+  return found;
+}
+
 // Buttons that change something.
 let changing = false;
 document.querySelectorAll("[data-change]").forEach((button) => {
   button.addEventListener("click", async () => {
     changing = true;
     button.disabled = true;
-    const headers = {
-      "content-type": "application/json",
-      "x-streamlab-token": document.querySelector("meta[name=token]").content,
-    };
-    const failed = document.querySelector("[data-failed]");
     try {
-      const answer = await fetch(button.dataset.change, { method: "POST", headers, body: button.dataset.body });
-      if (answer.ok) return location.reload();
-      failed.textContent = (await answer.json()).error;
+      await post(button.dataset.change, button.dataset.body);
+      location.reload();
     } catch (error) {
-      failed.textContent = `No answer: ${error.message}`;
+      const failed = document.querySelector("[data-failed]");
+      failed.textContent = error.message;
+      failed.hidden = false;
+      button.disabled = false;
+      changing = false;
     }
-    failed.hidden = false;
-    button.disabled = false;
-    changing = false;
+  });
+});
+
+// A schema that somebody would like to register.
+document.querySelectorAll("form[data-try]").forEach((form) => {
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const said = form.querySelector("[data-answer]");
+    try {
+      const found = await post(form.dataset.try, JSON.stringify({ schema: form.elements.schema.value }));
+      said.textContent = found.compatible ? "Yes: it is compatible." : `No: ${found.messages.join("; ")}`;
+    } catch (error) {
+      said.textContent = `It cannot be asked: ${error.message}`;
+    }
   });
 });
 

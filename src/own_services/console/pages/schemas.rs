@@ -111,6 +111,14 @@ async fn page(
         p { "Version " (right) ": " (new.schema_type) ", schema id " (new.id) ". " (versions.len()) " versions." }
         @if left == right { pre { code { (pretty(&new.schema)) } } }
         @else { (side_by_side(left, &pretty(&old.schema), right, &pretty(&new.schema))) }
+        form.try data-try={ "/api/schemas/" (percent(subject)) "/compatibility" } {
+            label {
+                "Could this be the next version? It is not registered."
+                textarea name="schema" rows="8" spellcheck="false" { (pretty(&new.schema)) }
+            }
+            button type="submit" { "Ask the registry" }
+            p role="status" data-answer {}
+        }
         (commands(&[
             format!("curl -s {}/subjects/{}/versions/{right}", console.registry(), percent(subject)),
         ]))
