@@ -14,18 +14,23 @@ use anyhow::{Result, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 use streamlab_records::reader::read;
+use streamlab_records::text::visible;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 pub use self::filter::Filter;
 use super::kafka::{self, PATIENCE, Record};
-use super::shown::Shown;
+use super::shown::{Part, Shown};
 
-/// Records of each partition that are read at once: few at first, so that a page without a filter reads little more than it shows.
-const PORTIONS: [i64; 4] = [100, 2_000, 20_000, 50_000];
+/// Records of each partition that are read at once: few at first, so that a page reads little more than it shows, and that large
+/// records are noticed before there are many of them.
+const PORTIONS: [i64; 6] = [25, 100, 400, 2_000, 20_000, 50_000];
 /// When a search stops although there is more.
 const MOST_RECORDS: u64 = 1_000_000;
 const MOST_TIME: Duration = Duration::from_secs(5);
+const MOST_BYTES: usize = 4 << 20;
+/// Connected clients that wait for the next page.
+const IDLE: usize = 2;
 
 /// Where a page begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,8 +94,49 @@ pub struct Wanted {
     pub begin: Begin,
     /// Records on the page, at most.
     pub limit: usize,
+    /// Letters of a key or value, at most.
+    pub letters: usize,
     /// Which records.
     pub filter: Filter,
+}
+
+/// A record that was found.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Partition.
+    pub partition: i32,
+    /// Offset in the partition.
+    pub offset: i64,
+    /// Milliseconds since the epoch, where it says so.
+    pub timestamp: Option<i64>,
+    /// Its key.
+    pub key: Part,
+    /// Its value.
+    pub value: Part,
+    /// Its headers, in their order.
+    pub headers: Vec<(String, Part)>,
+}
+
+impl Found {
+    async fn of(record: &Record, shown: &Shown, letters: usize) -> Self {
+        let mut headers = Vec::new();
+        for (name, value) in &record.headers {
+            headers.push((visible(name), shown.part(value.as_deref(), letters).await));
+        }
+        Self {
+            partition: record.partition,
+            offset: record.offset,
+            timestamp: record.timestamp,
+            key: shown.part(record.key.as_deref(), letters).await,
+            value: shown.part(record.value.as_deref(), letters).await,
+            headers,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, part)| name.len() + part.text.len()).sum();
+        self.key.text.len() + self.value.text.len() + headers
+    }
 }
 
 /// Why a page ends.
@@ -101,7 +147,7 @@ pub enum Stopped {
     End,
     /// It is full.
     Limit,
-    /// So many records were looked at, or for so long: the next page goes on.
+    /// So many records were looked at, or for so long, or what was found is so large: the next page goes on.
     Budget,
 }
 
@@ -109,7 +155,7 @@ pub enum Stopped {
 #[derive(Debug)]
 pub struct Page {
     /// Newest first where it goes back, oldest first otherwise; by time, and in a partition by offset.
-    pub records: Vec<Record>,
+    pub records: Vec<Found>,
     /// Records that were looked at.
     pub scanned: u64,
     /// Why it ends here.
@@ -149,27 +195,58 @@ impl Browser {
             (self.bootstrap.clone(), Arc::clone(&self.shown), Arc::clone(&self.idle));
         let runtime = Handle::current();
         let place = Arc::clone(&self.places).acquire_owned().await?;
-        kafka::blocking(move || {
+        // Whoever does not wait for the page any more drops this.
+        let wanted_still = Arc::new(());
+        let waits = Arc::downgrade(&wanted_still);
+        let page = kafka::blocking(move || {
             // Held until the reading ends, also where nobody waits for the page any more.
             let _place = place;
             let held = || idle.lock().unwrap_or_else(PoisonError::into_inner);
             let waiting = held().pop();
             let consumer = match waiting {
                 Some(consumer) => consumer,
-                None => kafka::consumer(&bootstrap)?,
+                None => client(&bootstrap)?,
             };
-            let page =
-                read_page(&consumer, &wanted, &|record| wanted.filter.takes(record, &shown, &runtime))?;
+            let look = |record: &Record| {
+                let takes = wanted.filter.takes(record, &shown, &runtime);
+                takes.then(|| runtime.block_on(Found::of(record, &shown, wanted.letters)))
+            };
+            let page = read_page(&consumer, &wanted, &look, &|| waits.strong_count() > 0)?;
             // One that failed is not used again: it may be what is wrong.
             consumer.unassign()?;
-            held().push(consumer);
+            let mut idle = held();
+            if idle.len() < IDLE {
+                idle.push(consumer);
+            }
             Ok(page)
         })
-        .await
+        .await;
+        drop(wanted_still);
+        page
     }
 }
 
-fn read_page(consumer: &BaseConsumer, wanted: &Wanted, takes: &dyn Fn(&Record) -> bool) -> Result<Page> {
+/// A client that reads little ahead: by itself it would take 64 MB for each topic that is searched.
+fn client(bootstrap: &str) -> Result<BaseConsumer> {
+    let mut config = kafka::config(bootstrap);
+    config
+        .set("group.id", "streamlab-console")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("allow.auto.create.topics", "false")
+        .set("fetch.wait.max.ms", "100")
+        .set("fetch.queue.backoff.ms", "10")
+        .set("queued.min.messages", "1000")
+        .set("queued.max.messages.kbytes", "2048");
+    Ok(config.create()?)
+}
+
+fn read_page(
+    consumer: &BaseConsumer,
+    wanted: &Wanted,
+    look: &dyn Fn(&Record) -> Option<Found>,
+    waits: &dyn Fn() -> bool,
+) -> Result<Page> {
     let mut bounds = kafka::watermarks(consumer, &wanted.topic)?;
     if let Some(partition) = wanted.partition {
         let last = bounds.len().saturating_sub(1);
@@ -179,7 +256,7 @@ fn read_page(consumer: &BaseConsumer, wanted: &Wanted, takes: &dyn Fn(&Record) -
         }
     }
     let mut scan = Scan::new(consumer, wanted, bounds)?;
-    scan.run(consumer, wanted, takes)?;
+    scan.run(consumer, wanted, look, waits)?;
     Ok(scan.page(wanted.limit))
 }
 
@@ -193,7 +270,7 @@ struct Scan {
     back: bool,
     left: BTreeMap<i32, Left>,
     ends: BTreeMap<i32, i64>,
-    found: Vec<Record>,
+    found: Vec<Found>,
     scanned: u64,
     over_budget: bool,
 }
@@ -234,27 +311,42 @@ impl Scan {
         &mut self,
         consumer: &BaseConsumer,
         wanted: &Wanted,
-        takes: &dyn Fn(&Record) -> bool,
+        look: &dyn Fn(&Record) -> Option<Found>,
+        waits: &dyn Fn() -> bool,
     ) -> Result<()> {
         let begun = Instant::now();
         let mut portions = PORTIONS.into_iter();
-        let mut portion = i64::try_from(wanted.limit).unwrap_or(i64::MAX).max(1);
+        let mut portion = PORTIONS[0];
+        let mut bytes = 0;
         while self.found.len() < wanted.limit {
-            let bounds = self.portion(portion);
+            portion = portions.next().unwrap_or(portion);
+            // No more than the page has room for, where nothing is left out.
+            let most = if wanted.filter == Filter::default() {
+                portion.min(i64::try_from(wanted.limit).unwrap_or(i64::MAX))
+            } else {
+                portion
+            };
+            let bounds = self.portion(most);
             if bounds.is_empty() {
-                return Ok(());
-            }
-            if self.scanned >= MOST_RECORDS || begun.elapsed() > MOST_TIME {
-                self.over_budget = true;
                 return Ok(());
             }
             let Self { found, scanned, .. } = self;
             read(consumer, &wanted.topic, &bounds, &mut |batch| {
                 *scanned += batch.len() as u64;
-                found.extend(batch.into_iter().filter(|record| takes(record)));
-                ControlFlow::Continue(())
+                for one in batch.iter().filter_map(look) {
+                    bytes += one.bytes();
+                    found.push(one);
+                }
+                if waits() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;
-            portion = portions.next().unwrap_or(portion);
+            if !waits() {
+                bail!("nobody waits for the page any more");
+            }
+            let much = self.scanned >= MOST_RECORDS || begun.elapsed() > MOST_TIME || bytes > MOST_BYTES;
+            if much && self.found.len() < wanted.limit {
+                self.over_budget = true;
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -277,7 +369,7 @@ impl Scan {
     }
 
     fn page(mut self, limit: usize) -> Page {
-        let place = |record: &Record| (record.timestamp, record.partition, record.offset);
+        let place = |record: &Found| (record.timestamp, record.partition, record.offset);
         self.found.sort_by_key(place);
         in_order_of_offsets(&mut self.found);
         if self.back {
@@ -308,13 +400,13 @@ impl Scan {
 
 /// Puts the records of each partition into the order of their offsets, in the places that the partition has by time: timestamps may go
 /// back, and a page must not.
-fn in_order_of_offsets(records: &mut [Record]) {
+fn in_order_of_offsets(records: &mut [Found]) {
     let mut of_partition: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
     for (place, record) in records.iter().enumerate() {
         of_partition.entry(record.partition).or_default().push(place);
     }
     for places in of_partition.into_values() {
-        let mut sorted: Vec<Record> = places.iter().map(|place| records[*place].clone()).collect();
+        let mut sorted: Vec<Found> = places.iter().map(|place| records[*place].clone()).collect();
         sorted.sort_by_key(|record| record.offset);
         for (place, record) in places.into_iter().zip(sorted) {
             records[place] = record;
@@ -347,13 +439,16 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::clients::shown::Kind;
 
-    fn record(partition: i32, offset: i64, timestamp: i64) -> Record {
-        Record { partition, offset, timestamp: Some(timestamp), key: None, value: None, headers: Vec::new() }
+    fn record(partition: i32, offset: i64, timestamp: i64) -> Found {
+        let part = Part { kind: Kind::Null, text: String::new(), whole: true, bytes: 0, note: None };
+        let (key, value) = (part.clone(), part);
+        Found { partition, offset, timestamp: Some(timestamp), key, value, headers: Vec::new() }
     }
 
     /// All pages of a topic, one after the other, as [`Scan`] makes them without Kafka.
-    fn pages(topic: &[Record], back: bool, limit: usize, takes: &dyn Fn(&Record) -> bool) -> Vec<Record> {
+    fn pages(topic: &[Found], back: bool, limit: usize, takes: &dyn Fn(&Found) -> bool) -> Vec<Found> {
         let partitions: Vec<i32> = vec![0, 1, 2];
         let end = |p: i32| topic.iter().filter(|r| r.partition == p).map(|r| r.offset + 1).max().unwrap_or(0);
         let mut left: BTreeMap<i32, (i64, i64)> = partitions.iter().map(|p| (*p, (0, end(*p)))).collect();
@@ -369,7 +464,7 @@ mod tests {
                     break;
                 }
                 let within =
-                    |r: &&Record| bounds.get(&r.partition).is_some_and(|(b, e)| (*b..*e).contains(&r.offset));
+                    |r: &&Found| bounds.get(&r.partition).is_some_and(|(b, e)| (*b..*e).contains(&r.offset));
                 scan.found.extend(topic.iter().filter(within).filter(|r| takes(r)).cloned());
             }
             let page = scan.page(limit);
@@ -404,10 +499,10 @@ mod tests {
                     topic.push(record(i32::try_from(partition).unwrap(), offset, time));
                 }
             }
-            let takes = |r: &Record| r.offset % every == 0;
+            let takes = |r: &Found| r.offset % every == 0;
             let found = pages(&topic, back, limit, &takes);
             for partition in 0..3 {
-                let offsets = |records: &[Record]| -> Vec<i64> {
+                let offsets = |records: &[Found]| -> Vec<i64> {
                     records.iter().filter(|r| r.partition == partition).map(|r| r.offset).collect()
                 };
                 let mut expected = offsets(&topic.iter().filter(|r| takes(r)).cloned().collect::<Vec<_>>());

@@ -53,7 +53,7 @@ pub(super) fn config(bootstrap: &str) -> ClientConfig {
     config
 }
 
-pub(super) fn consumer(bootstrap: &str) -> Result<BaseConsumer> {
+fn consumer(bootstrap: &str) -> Result<BaseConsumer> {
     let mut config = config(bootstrap);
     config
         .set("group.id", format!("streamlab-{}", uuid::Uuid::new_v4()))

@@ -35,15 +35,20 @@ pub enum Kind {
     Decoded,
 }
 
-/// A key or value as a page shows it: whole, and nothing in it that a reader cannot see.
+/// A key or value as a page shows it: nothing in it that a reader cannot see.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Part {
     /// What it is.
     pub kind: Kind,
-    /// Its text.
+    /// Its text, or the beginning of it.
     pub text: String,
+    /// Whether the text is all of it.
+    pub whole: bool,
     /// Its size in Kafka.
     pub bytes: usize,
+    /// Why it was not decoded, where it looks as if it could be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 struct Schemas {
@@ -69,34 +74,50 @@ impl Shown {
 
     /// Adds a record's line: `partition@offset key value`, and headers where there are any.
     pub async fn push_line(&self, out: &mut String, record: &Record) {
-        let key = self.decoded(record.key.as_deref()).await;
-        let value = self.decoded(record.value.as_deref()).await;
+        let line = |found: Decoded| match found {
+            Decoded::Text(text) => text,
+            Decoded::Not { why, shown } => format!("({why}) {shown}"),
+        };
+        let key = self.decoded(record.key.as_deref()).await.map(line);
+        let value = self.decoded(record.value.as_deref()).await.map(line);
         push_line(out, record, key.as_deref(), value.as_deref());
     }
 
-    /// A key or value for a page.
-    pub async fn part(&self, bytes: Option<&[u8]>) -> Part {
-        let (kind, text) = match bytes {
-            None => (Kind::Null, String::new()),
-            Some([]) => (Kind::Empty, String::new()),
-            Some(bytes) => match self.decoded(Some(bytes)).await {
-                Some(text) => (Kind::Decoded, visible(&text)),
-                None => match std::str::from_utf8(bytes) {
-                    Ok(text) if !text.contains('\0') => (Kind::Text, visible(text)),
-                    _ => (Kind::Binary, hexadecimal(bytes)),
-                },
+    /// A key or value for a page, at most so many letters of it.
+    pub async fn part(&self, bytes: Option<&[u8]>, letters: usize) -> Part {
+        let all = bytes.unwrap_or_default();
+        let decoded = self.decoded(bytes).await;
+        let (kind, text) = match (bytes, &decoded) {
+            (None, _) => (Kind::Null, String::new()),
+            (Some([]), _) => (Kind::Empty, String::new()),
+            (_, Some(Decoded::Text(text))) => (Kind::Decoded, visible(cut(text, letters))),
+            _ => match std::str::from_utf8(all) {
+                Ok(text) if !text.contains('\0') => (Kind::Text, visible(cut(text, letters))),
+                _ => (Kind::Binary, hexadecimal(&all[..all.len().min(letters / 2)])),
             },
         };
-        Part { kind, text, bytes: bytes.map_or(0, <[u8]>::len) }
+        let whole = match (&decoded, kind) {
+            (_, Kind::Binary) => all.len() <= letters / 2,
+            (Some(Decoded::Text(text)), _) => cut(text, letters).len() == text.len(),
+            _ => std::str::from_utf8(all).is_ok_and(|text| cut(text, letters).len() == text.len()),
+        };
+        let note = match decoded {
+            Some(Decoded::Not { why, .. }) => Some(why),
+            _ => None,
+        };
+        Part { kind, text, whole, bytes: all.len(), note }
     }
 
     /// The text of a value that a registry's schema describes; none where the bytes speak for themselves.
     pub(super) async fn decoded_value(&self, record: &Record) -> Option<String> {
-        self.decoded(record.value.as_deref()).await
+        match self.decoded(record.value.as_deref()).await {
+            Some(Decoded::Text(text)) => Some(text),
+            _ => None,
+        }
     }
 
     /// What Confluent's wire format says: a zero byte, the schema's id in four more, and what is written with it.
-    async fn decoded(&self, bytes: Option<&[u8]>) -> Option<String> {
+    async fn decoded(&self, bytes: Option<&[u8]>) -> Option<Decoded> {
         let (Some(all @ &[0, a, b, c, d, ref rest @ ..]), Some(schemas)) = (bytes, &self.registry) else {
             return None;
         };
@@ -104,19 +125,35 @@ impl Shown {
     }
 }
 
+/// What begins as a registry's records do.
+enum Decoded {
+    Text(String),
+    /// Why it was not decoded, and its bytes for a terminal.
+    Not {
+        why: String,
+        shown: String,
+    },
+}
+
+/// At most so many letters of a text.
+fn cut(text: &str, letters: usize) -> &str {
+    text.char_indices().nth(letters).map_or(text, |(end, _)| &text[..end])
+}
+
 impl Schemas {
-    async fn decoded(&self, id: u32, all: &[u8], rest: &[u8]) -> String {
+    async fn decoded(&self, id: u32, all: &[u8], rest: &[u8]) -> Decoded {
+        let not = |why: String, shown: String| Decoded::Not { why, shown };
         match self.type_of(id).await {
             Ok(Some(SchemaType::Avro)) => match self.avro.decode_with_schema(Some(all)).await {
-                Ok(Some(found)) => avro_text::text(&found.value, &found.schema.parsed),
-                Ok(None) => plain(all),
-                Err(error) => format!("(it is no Avro of schema {id}: {error}) {}", plain(all)),
+                Ok(Some(found)) => Decoded::Text(avro_text::text(&found.value, &found.schema.parsed)),
+                Ok(None) => Decoded::Text(plain(all)),
+                Err(error) => not(format!("it is no Avro of schema {id}: {error}"), plain(all)),
             },
-            Ok(Some(SchemaType::Json)) => plain(rest),
-            Ok(Some(SchemaType::Protobuf)) => format!("(Protobuf, schema {id}) {}", binary(rest)),
-            Ok(Some(other)) => format!("({other:?}, schema {id}) {}", plain(rest)),
-            Ok(None) => format!("(the registry has no schema {id}) {}", plain(all)),
-            Err(error) => format!("(schema {id}: the registry does not answer: {error}) {}", plain(all)),
+            Ok(Some(SchemaType::Json)) => Decoded::Text(plain(rest)),
+            Ok(Some(SchemaType::Protobuf)) => not(format!("Protobuf, schema {id}"), binary(rest)),
+            Ok(Some(other)) => not(format!("{other:?}, schema {id}"), plain(rest)),
+            Ok(None) => not(format!("the registry has no schema {id}"), plain(all)),
+            Err(error) => not(format!("schema {id}: the registry does not answer: {error}"), plain(all)),
         }
     }
 
@@ -185,6 +222,27 @@ mod tests {
         #[case] line: &str,
     ) {
         assert_eq!(shown(key, value).await, line);
+    }
+
+    #[rstest]
+    #[case(None, Kind::Null, "", true)]
+    #[case(Some(&b""[..]), Kind::Empty, "", true)]
+    #[case(Some(&b"null"[..]), Kind::Text, "null", true)]
+    #[case(Some("é€\u{202e}".as_bytes()), Kind::Text, "é€\\u202e", true)]
+    #[case(Some(&b"123456789"[..]), Kind::Text, "12345678", false)]
+    #[case(Some(&b"12345678"[..]), Kind::Text, "12345678", true)]
+    #[case(Some(&b"\xff\x00"[..]), Kind::Binary, "0xff00", true)]
+    #[case(Some(&b"\xff\x00\x01\x02\x03"[..]), Kind::Binary, "0xff000102", false)]
+    #[tokio::test]
+    async fn a_part_says_what_it_is_and_whether_it_is_whole(
+        #[case] bytes: Option<&[u8]>,
+        #[case] kind: Kind,
+        #[case] text: &str,
+        #[case] whole: bool,
+    ) {
+        let part = Shown::new(None).unwrap().part(bytes, 8).await;
+        assert_eq!((part.kind, part.text.as_str(), part.whole), (kind, text, whole));
+        assert_eq!(part.bytes, bytes.map_or(0, <[u8]>::len));
     }
 
     #[tokio::test]

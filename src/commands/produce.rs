@@ -134,8 +134,8 @@ fn positive_rate(text: &str) -> Result<Rate, String> {
         return Ok(Rate::Max);
     }
     match text.parse::<f64>() {
-        Ok(rate) if rate.is_finite() && rate > 0.0 && rate <= 100_000.0 => Ok(Rate::Of(rate)),
-        _ => Err("a rate is a number of records a second, above 0 and at most 100000, or max".to_owned()),
+        Ok(rate) if (0.001..=100_000.0).contains(&rate) => Ok(Rate::Of(rate)),
+        _ => Err("a rate is a number of records a second, from 0.001 to 100000, or max".to_owned()),
     }
 }
 

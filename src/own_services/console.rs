@@ -44,7 +44,6 @@ struct Console {
     monitoring: Arc<Monitoring>,
     /// What a page of this console knows and no other: it may change something.
     token: String,
-    shown: Arc<Shown>,
     schemas: Option<SchemaRegistry>,
     browser: Browser,
     streams: Arc<Semaphore>,
@@ -62,14 +61,12 @@ pub async fn run(listener: TcpListener, lab: LabView, port: u16, stop: watch::Re
     let cluster = Arc::new(Cluster::new(&bootstrap, Arc::clone(&monitoring)));
     let looking = tokio::spawn(Arc::clone(&cluster).look_while_wanted(stop.clone()));
     let schemas = registry_url.clone().map(SchemaRegistry::new);
-    let shown = Arc::new(Shown::new(registry_url)?);
     let console = Arc::new(Console {
         lab,
         cluster,
         monitoring,
         token: token.clone(),
-        browser: Browser::new(&bootstrap, Arc::clone(&shown), SEARCHES),
-        shown,
+        browser: Browser::new(&bootstrap, Arc::new(Shown::new(registry_url)?), SEARCHES),
         schemas,
         streams: Arc::new(Semaphore::new(STREAMS)),
     });

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Figure, Results, entry, joined, name_of, number};
+use super::{Figure, Results, entry, joined, name_of, number, short};
 use crate::scenarios::events::{AppLogs, Severity};
 
 /// When a service logs too many errors.
@@ -101,7 +101,11 @@ impl Results for Alerts {
                 let alert = service.add(limits, log.level, at_ms);
                 Ok(alert.then(|| {
                     let seconds = limits.window_ms / 1000;
-                    format!("ALERT {:?}: {} errors within {seconds} s", log.service, service.errors_in_window)
+                    format!(
+                        "ALERT {}: {} errors within {seconds} s",
+                        short(&log.service),
+                        service.errors_in_window
+                    )
                 }))
             }
             Err(error) => {

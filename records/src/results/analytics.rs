@@ -47,6 +47,17 @@ struct Event {
     amount: Option<Cents>,
 }
 
+/// No purchase costs more: ten million million. A sum of these is exact.
+const HIGHEST: Cents = Cents(1_000_000_000_000_000);
+
+fn event(record: &[u8]) -> Result<Event, String> {
+    let event: Event = serde_json::from_slice(record).map_err(|error| error.to_string())?;
+    match event.amount {
+        Some(amount) if amount > HIGHEST => Err(format!("an amount of {amount}, the highest is {HIGHEST}")),
+        _ => Ok(event),
+    }
+}
+
 impl UserResults {
     fn add(&mut self, event: &Event) {
         *self.events.entry(event.event_type).or_default() += 1;
@@ -77,14 +88,14 @@ impl Results for Analytics {
     ];
 
     fn add(&mut self, (): &(), record: &[u8], _: i64) -> Result<Option<String>, String> {
-        match serde_json::from_slice::<Event>(record) {
+        match event(record) {
             Ok(event) => {
                 entry(&mut self.users, &event.user_id).add(&event);
                 Ok(None)
             }
             Err(error) => {
                 self.malformed += 1;
-                Err(error.to_string())
+                Err(error)
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Figure, Results, entry, name_of, number};
+use super::{Figure, Results, entry, name_of, number, short};
 use crate::scenarios::events::{HostMetrics, Metric, Thresholds};
 
 /// Results of one partition.
@@ -97,7 +97,7 @@ impl Results for Logger {
             Ok(Sample { host, metric, value }) => {
                 let anomaly = thresholds.exceeded(&host, metric, value);
                 entry(&mut self.hosts, &host).entry(metric).or_default().add(value, anomaly);
-                Ok(anomaly.then(|| format!("ANOMALY {host:?}: {} is {value}", name_of(metric))))
+                Ok(anomaly.then(|| format!("ANOMALY {}: {} is {value}", short(&host), name_of(metric))))
             }
             Err(error) => {
                 self.malformed += 1;

@@ -64,6 +64,11 @@ fn entry<'a, T: Default>(map: &'a mut BTreeMap<String, T>, name: &str) -> &'a mu
     map.entry(if fits { name } else { OTHERS }.to_owned()).or_default()
 }
 
+/// A name for a line of a log.
+fn short(name: &str) -> String {
+    format!("{:?}", name.chars().take(NAME).collect::<String>())
+}
+
 fn joined<K: Ord>(counts: &mut BTreeMap<K, u64>, others: BTreeMap<K, u64>) {
     for (key, count) in others {
         *counts.entry(key).or_default() += count;
@@ -202,6 +207,25 @@ mod tests {
         assert_eq!(results.users.len(), NAMES + 1);
         let logins = |user: &str| results.users[user].events.values().sum::<u64>();
         assert_eq!((logins(OTHERS), logins("user 3")), (51, 2));
+    }
+
+    #[test]
+    fn an_amount_that_nobody_pays_is_malformed() {
+        let mut results = Analytics::default();
+        let mut add = |amount: &str| {
+            let event = format!(r#"{{"userId":"u","eventType":"purchase","amount":{amount}}}"#);
+            results.add(&(), event.as_bytes(), 0).is_ok()
+        };
+        assert!(add("10000000000000.00") && !add("10000000000000.01") && !add("1e26"));
+        assert_eq!((results.malformed, results.users["u"].amount.0), (2, 1_000_000_000_000_000));
+    }
+
+    #[test]
+    fn a_long_name_is_no_long_line() {
+        let mut results = Logger::default();
+        let sample = format!(r#"{{"host":"{}","metric":"cpu","value":99}}"#, "h".repeat(100_000));
+        let said = results.add(&Default::default(), sample.as_bytes(), 0).unwrap().unwrap();
+        assert!(said.len() < 200, "{} letters", said.len());
     }
 
     fn log(service: &str, level: &str) -> Vec<u8> {

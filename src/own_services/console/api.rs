@@ -19,14 +19,15 @@ use tokio::time::timeout;
 use super::Console;
 use super::asked::{Asked, shown};
 use super::cluster::Seen;
-use crate::clients::browse::{Page, Stopped};
-use crate::clients::kafka::Record;
+use crate::clients::browse::{Found, Page, Stopped};
 use crate::clients::shown::Part;
 
 /// How long a search may take, with its wait for a place.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Letters of a key or value that an answer with many records has.
-const SHORT: usize = 20_000;
+const SHORT: usize = 8_000;
+/// All of them.
+pub(super) const WHOLE: usize = usize::MAX;
 
 /// Why a request is not answered as it wanted to be.
 #[derive(Debug)]
@@ -35,6 +36,12 @@ pub(super) struct Refused(pub(super) StatusCode, pub(super) String);
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         (self.0, Json(json!({ "error": self.1 }))).into_response()
+    }
+}
+
+impl From<JsonRejection> for Refused {
+    fn from(why: JsonRejection) -> Self {
+        Self(why.status(), why.body_text())
     }
 }
 
@@ -102,14 +109,14 @@ struct GroupOf {
 
 impl Console {
     /// A page of a topic's records.
-    pub(super) async fn page(&self, topic: &str, asked: &Asked) -> Result<Page, Refused> {
-        let wanted = asked.wanted(topic).map_err(|why| Refused(StatusCode::BAD_REQUEST, why))?;
+    async fn page(&self, topic: &str, asked: &Asked, letters: usize) -> Result<Page, Refused> {
+        let wanted = asked.wanted(topic, letters).map_err(|why| Refused(StatusCode::BAD_REQUEST, why))?;
         let seen = self.cluster.now_with(|known| known.topics.contains_key(topic)).await;
+        if let Some(problem) = &seen.problem {
+            return Err(Refused(StatusCode::SERVICE_UNAVAILABLE, problem.clone()));
+        }
         let Some(shape) = seen.groups.topics.get(topic) else {
-            return Err(match &seen.problem {
-                Some(problem) => Refused(StatusCode::SERVICE_UNAVAILABLE, problem.clone()),
-                None => Refused(StatusCode::NOT_FOUND, format!("no topic {topic}")),
-            });
+            return Err(Refused(StatusCode::NOT_FOUND, format!("no topic {topic}")));
         };
         if let Some(partition) = wanted.partition.filter(|p| !shape.partitions.contains_key(p)) {
             let why = format!("{topic} has no partition {partition}: it has {}", shape.partitions.len());
@@ -129,30 +136,17 @@ impl Console {
         }
     }
 
-    pub(super) async fn message(&self, record: &Record) -> Message {
-        let mut headers = Vec::new();
-        for (name, value) in &record.headers {
-            headers.push((streamlab_records::text::visible(name), self.shown.part(value.as_deref()).await));
-        }
-        Message {
-            partition: record.partition,
-            offset: record.offset.to_string(),
-            timestamp: record.timestamp.map(shown),
-            key: self.shown.part(record.key.as_deref()).await,
-            value: self.shown.part(record.value.as_deref()).await,
-            headers,
-        }
-    }
-
-    pub(super) async fn messages(&self, topic: &str, asked: &Asked) -> Result<Messages, Refused> {
-        let page = self.page(topic, asked).await?;
-        let mut messages = Vec::new();
-        for record in &page.records {
-            messages.push(self.message(record).await);
-        }
+    /// The same for an answer, with at most so many letters of each key and value.
+    pub(super) async fn messages(
+        &self,
+        topic: &str,
+        asked: &Asked,
+        letters: usize,
+    ) -> Result<Messages, Refused> {
+        let page = self.page(topic, asked, letters).await?;
         Ok(Messages {
             topic: topic.to_owned(),
-            messages,
+            messages: page.records.into_iter().map(Message::of).collect(),
             scanned: page.scanned,
             stopped: page.stopped,
             next: page.next.to_string(),
@@ -161,11 +155,16 @@ impl Console {
     }
 }
 
-/// A part as short as an answer with many of them can bear.
-pub(super) fn shortened(part: &mut Part, letters: usize) {
-    if let Some((end, _)) = part.text.char_indices().nth(letters) {
-        part.text.truncate(end);
-        part.text.push('…');
+impl Message {
+    fn of(found: Found) -> Self {
+        Self {
+            partition: found.partition,
+            offset: found.offset.to_string(),
+            timestamp: found.timestamp.map(shown),
+            key: found.key,
+            value: found.value,
+            headers: found.headers,
+        }
     }
 }
 
@@ -210,11 +209,7 @@ pub(super) async fn messages(
     Path(topic): Path<String>,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response, Refused> {
-    let mut found = console.messages(&topic, &asked?.0).await?;
-    for message in &mut found.messages {
-        [&mut message.key, &mut message.value].into_iter().for_each(|part| shortened(part, SHORT));
-    }
-    Ok(Json(found).into_response())
+    Ok(Json(console.messages(&topic, &asked?.0, SHORT).await?).into_response())
 }
 
 /// The newest record, whole; null where the topic has none.
@@ -223,7 +218,7 @@ pub(super) async fn latest(
     Path(topic): Path<String>,
 ) -> Result<Response, Refused> {
     let asked = Asked { limit: "1".to_owned(), ..Asked::default() };
-    let mut found = console.messages(&topic, &asked).await?;
+    let mut found = console.messages(&topic, &asked, WHOLE).await?;
     Ok(Json(json!({ "topic": found.topic, "message": found.messages.pop() })).into_response())
 }
 
@@ -336,8 +331,7 @@ pub(super) async fn silence(
     State(console): State<Arc<Console>>,
     wanted: Result<Json<Silence>, JsonRejection>,
 ) -> Result<Response, Refused> {
-    let Json(Silence { alert, minutes }) =
-        wanted.map_err(|why| Refused(StatusCode::BAD_REQUEST, why.body_text()))?;
+    let Json(Silence { alert, minutes }) = wanted?;
     if !(1..=1440).contains(&minutes) {
         return Err(Refused(StatusCode::BAD_REQUEST, format!("{minutes} minutes: 1 to 1440 are possible")));
     }
@@ -359,8 +353,13 @@ pub(super) async fn end_silence(
     if uuid::Uuid::try_parse(&id).is_err() {
         return Err(Refused(StatusCode::BAD_REQUEST, format!("{id:?} is no silence's id")));
     }
-    let ended = console.monitoring.end_silence(&id).await;
-    ended.map_err(|error| Refused(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}")))?;
+    console.monitoring.end_silence(&id).await.map_err(|error| {
+        let status = error.downcast_ref::<reqwest::Error>().and_then(reqwest::Error::status);
+        match status {
+            Some(StatusCode::NOT_FOUND) => Refused(StatusCode::NOT_FOUND, format!("no silence {id}")),
+            _ => Refused(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}")),
+        }
+    })?;
     console.cluster.after_now().await;
     Ok(Json(json!({})).into_response())
 }
@@ -378,8 +377,7 @@ pub(super) async fn try_schema(
     Path(subject): Path<String>,
     candidate: Result<Json<Candidate>, JsonRejection>,
 ) -> Result<Response, Refused> {
-    let Json(Candidate { schema }) =
-        candidate.map_err(|why| Refused(StatusCode::BAD_REQUEST, why.body_text()))?;
+    let Json(Candidate { schema }) = candidate?;
     let none = || Refused(StatusCode::NOT_FOUND, "this lab has no schema registry".to_owned());
     let registry = console.schemas.as_ref().ok_or_else(none)?;
     let found = registry.incompatibilities(&subject, &schema).await;

@@ -33,8 +33,8 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// The page of a topic that is meant.
-    pub(super) fn wanted(&self, topic: &str) -> Result<Wanted, String> {
+    /// The page of a topic that is meant, with at most so many letters of each key and value.
+    pub(super) fn wanted(&self, topic: &str, letters: usize) -> Result<Wanted, String> {
         let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let partition = match self.partition.as_str() {
             "" => None,
@@ -56,7 +56,7 @@ impl Asked {
         };
         let (key, text, header) = (given(&self.key), given(&self.text), given(&self.header));
         let filter = Filter { key, text, field, header };
-        Ok(Wanted { topic: topic.to_owned(), partition, begin: self.begin()?, limit, filter })
+        Ok(Wanted { topic: topic.to_owned(), partition, begin: self.begin()?, limit, letters, filter })
     }
 
     fn begin(&self) -> Result<Begin, String> {
@@ -101,22 +101,33 @@ impl Asked {
     }
 }
 
+/// The last millisecond that a calendar has.
+const LAST: i64 = 253_402_300_799_999;
+
 /// Milliseconds since the epoch, from themselves or from ISO 8601; a time without a zone is UTC.
 fn time(text: &str) -> Result<i64, String> {
-    if let Ok(ms) = text.parse() {
-        return Ok(ms);
-    }
-    let short = |text: &str| match text.len() {
-        10 => format!("{text}T00:00:00Z"),
-        16 => format!("{text}:00Z"),
-        _ => format!("{text}Z"),
+    let wrong = || format!("{text:?} is no time: write 2026-11-30T15:04:05Z, or milliseconds since 1970");
+    let ms = match text.parse() {
+        Ok(ms) => ms,
+        Err(_) => {
+            let at = OffsetDateTime::parse(&whole(text), &Rfc3339).map_err(|_| wrong())?;
+            i64::try_from(at.unix_timestamp_nanos() / 1_000_000).map_err(|_| wrong())?
+        }
     };
-    let parsed =
-        OffsetDateTime::parse(text, &Rfc3339).or_else(|_| OffsetDateTime::parse(&short(text), &Rfc3339));
-    match parsed {
-        Ok(at) => i64::try_from(at.unix_timestamp_nanos() / 1_000_000).map_err(|e| e.to_string()),
-        Err(_) => Err(format!("{text:?} is no time: write 2026-11-30T15:04:05Z, or milliseconds since 1970")),
+    if (0..=LAST).contains(&ms) { Ok(ms) } else { Err(wrong()) }
+}
+
+/// A day, a minute or a second as a whole time with its zone.
+fn whole(text: &str) -> String {
+    const DAY: usize = "2026-11-30".len();
+    const MINUTE: usize = "2026-11-30T15:04".len();
+    if text.len() == DAY {
+        return format!("{text}T00:00:00Z");
     }
+    let zone = text.get(DAY..).and_then(|time| time.find(['Z', 'z', '+', '-'])).map(|at| DAY + at);
+    let (time, zone) = text.split_at(zone.unwrap_or(text.len()));
+    let seconds = if time.len() == MINUTE { ":00" } else { "" };
+    format!("{time}{seconds}{}", if zone.is_empty() { "Z" } else { zone })
 }
 
 /// A time for people: UTC, to the millisecond.
@@ -135,7 +146,7 @@ mod tests {
     use super::*;
 
     fn asked(query: &str) -> Result<Wanted, String> {
-        serde_urlencoded(query).wanted("t")
+        serde_urlencoded(query).wanted("t", 10)
     }
 
     fn serde_urlencoded(query: &str) -> Asked {
@@ -156,6 +167,8 @@ mod tests {
     #[case("from=time&at=2023-11-14T22:13:20Z", Begin::Time(1_700_000_000_000))]
     #[case("from=time&at=2023-11-14T22:13:20", Begin::Time(1_700_000_000_000))]
     #[case("from=time&at=2023-11-14T22:13", Begin::Time(1_699_999_980_000))]
+    #[case("from=time&at=2023-11-14T23:13%2B01:00", Begin::Time(1_699_999_980_000))]
+    #[case("from=time&at=2023-11-14T22:13:20.5Z", Begin::Time(1_700_000_000_500))]
     #[case("from=time&at=2023-11-14", Begin::Time(1_699_920_000_000))]
     #[case("from=oldest", Begin::Oldest)]
     fn a_page_begins_where_it_is_asked_to(#[case] query: &str, #[case] begin: Begin) {
@@ -166,6 +179,9 @@ mod tests {
     #[case("from=offset&at=-1", "no offset")]
     #[case("from=offset", "no offset")]
     #[case("from=time&at=yesterday", "no time")]
+    #[case("from=time&at=-1", "no time")]
+    #[case("from=time&at=-9223372036854775808", "no time")]
+    #[case("from=time&at=2026-11-30T%C3%BC", "no time")]
     #[case("from=nowhere", "no place")]
     #[case("partition=x", "no partition")]
     #[case("limit=0", "no limit")]

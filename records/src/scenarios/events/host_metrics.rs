@@ -153,6 +153,9 @@ impl Thresholds {
             "a threshold is METRIC=VALUE or HOST:METRIC=VALUE, METRIC one of cpu, memory, disk, network";
         let (of, value) = text.split_once('=').ok_or(wanted)?;
         let (host, metric) = of.split_once(':').map_or((None, of), |(host, metric)| (Some(host), metric));
+        if host.is_some_and(str::is_empty) {
+            return Err(wanted.to_owned());
+        }
         let metric = serde_json::from_value(metric.into()).map_err(|_| wanted)?;
         let value: f64 = value.parse().ok().filter(|v: &f64| v.is_finite()).ok_or(wanted)?;
         self.0.push((host.map(str::to_owned), metric, value));

@@ -129,7 +129,7 @@ mod tests {
         thresholds.set("db-server-01:cpu=20.5").unwrap();
         assert!(thresholds.exceeded("web-server-01", Metric::Cpu, 11.0));
         assert!(!thresholds.exceeded("db-server-01", Metric::Cpu, 20.0));
-        for wrong in ["", "cpu", "cpu=", "cpu=much", "cpu=inf", "heat=3", "a:b:cpu=3", "=3"] {
+        for wrong in ["", "cpu", "cpu=", "cpu=much", "cpu=inf", "heat=3", "a:b:cpu=3", ":cpu=3", "=3"] {
             assert!(thresholds.set(wrong).is_err(), "{wrong}");
         }
     }

@@ -114,7 +114,7 @@ function part(value) {
   }
   if (value.text) {
     const code = document.createElement("code");
-    code.textContent = value.text.length > 300 ? `${value.text.slice(0, 300)}…` : value.text;
+    code.textContent = value.text.length > 300 || !value.whole ? `${value.text.slice(0, 300)}…` : value.text;
     of.append(code);
   }
   return of;

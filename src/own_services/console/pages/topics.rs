@@ -12,7 +12,7 @@ use super::{Console, Failed, commands, rate};
 use crate::clients::browse::Stopped;
 use crate::clients::kafka::TopicShape;
 use crate::clients::shown::{Kind, Part};
-use crate::own_services::console::api::{Message, Messages, Refused, shortened};
+use crate::own_services::console::api::{Message, Messages, Refused, WHOLE};
 use crate::own_services::console::asked::{Asked, LIMIT};
 use crate::own_services::console::cluster::Seen;
 
@@ -72,7 +72,7 @@ pub(in crate::own_services::console) async fn topic(
 ) -> Result<Html<String>, Failed> {
     let failed = |why| Failed(Arc::clone(&console), why);
     let asked = asked.map_err(|why| failed(why.into()))?.0;
-    let found = console.messages(&topic, &asked).await.map_err(failed)?;
+    let found = console.messages(&topic, &asked, SHORT).await.map_err(failed)?;
     let seen = console.cluster.now().await;
     let body = html! {
         @if let Some(shape) = seen.groups.topics.get(&topic) { (partitions(&seen, &topic, shape)) }
@@ -159,10 +159,7 @@ fn form(topic: &str, asked: &Asked) -> Markup {
     }
 }
 
-fn records(topic: &str, asked: &Asked, mut found: Messages) -> Markup {
-    for message in &mut found.messages {
-        [&mut message.key, &mut message.value].into_iter().for_each(|part| shortened(part, SHORT));
-    }
+fn records(topic: &str, asked: &Asked, found: Messages) -> Markup {
     let newest = matches!(asked.from.as_str(), "" | "newest");
     let more = if newest || asked.from.starts_with("before") { "Older" } else { "Later" };
     let reached = match found.stopped {
@@ -217,6 +214,8 @@ fn part(part: &Part) -> Markup {
             Kind::Binary => { span.badge { "binary" } code { (part.text) } },
             Kind::Text | Kind::Decoded => code { (part.text) },
         }
+        @if !part.whole { "…" }
+        @if let Some(note) = &part.note { div.note { (note) } }
     }
 }
 
@@ -232,7 +231,7 @@ pub(in crate::own_services::console) async fn record(
         ..Asked::default()
     };
     let failed = |why| Failed(Arc::clone(&console), why);
-    let found = console.messages(&topic, &asked).await.map_err(failed)?;
+    let found = console.messages(&topic, &asked, WHOLE).await.map_err(failed)?;
     let there = found.messages.first().filter(|message| message.offset == offset);
     let Some(message) = there else {
         let why = format!(
@@ -271,17 +270,24 @@ mod tests {
 
     #[test]
     fn what_a_record_says_is_text() {
-        let said = Part { kind: Kind::Text, text: "<script>alert(1)</script>&\"'".to_owned(), bytes: 1 };
+        let said = Part {
+            kind: Kind::Text,
+            text: "<script>alert(1)</script>&\"'".to_owned(),
+            whole: true,
+            bytes: 1,
+            note: None,
+        };
         let shown = part(&said).into_string();
         assert!(!shown.contains("<script") && shown.contains("&lt;script&gt;"), "{shown}");
     }
 
     #[test]
     fn null_and_empty_are_told_apart() {
-        let of = |kind| part(&Part { kind, text: String::new(), bytes: 0 }).into_string();
+        let of =
+            |kind| part(&Part { kind, text: String::new(), whole: true, bytes: 0, note: None }).into_string();
         assert_eq!(of(Kind::Null), r#"<span class="badge">null</span>"#);
         assert_eq!(of(Kind::Empty), r#"<span class="badge">empty</span>"#);
-        let said = Part { kind: Kind::Text, text: "null".to_owned(), bytes: 4 };
+        let said = Part { kind: Kind::Text, text: "null".to_owned(), whole: true, bytes: 4, note: None };
         assert_eq!(part(&said).into_string(), "<code>null</code>");
     }
 }
