@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -29,6 +30,35 @@ fn script(folder: &Path, tools: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(folder.join("lab"));
     command.args(arguments).env_clear().env("PATH", path).env("HOME", folder).env("CI", "true");
     command.output().unwrap()
+}
+
+/// Otherwise compiling the tests would make another program of the same source, and the images that were built of the first would not be
+/// its own.
+#[test]
+fn the_program_is_the_same_whether_tests_are_compiled_or_not() {
+    let crates = |edges: &str| -> BTreeSet<String> {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args([
+            "tree",
+            "--offline",
+            "--locked",
+            "--prefix",
+            "none",
+            "--format",
+            "{p} {f}",
+            "--edges",
+            edges,
+        ]);
+        let output = cargo.current_dir(root()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .map(|line| line.trim_end_matches(" (*)").to_owned())
+            .collect()
+    };
+    let (alone, beside_tests) = (crates("normal,build"), crates("normal,build,dev"));
+    let others: Vec<&String> = alone.difference(&beside_tests).collect();
+    assert!(!alone.is_empty() && others.is_empty(), "with tests these have other features: {others:?}");
 }
 
 #[test]

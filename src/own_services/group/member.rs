@@ -203,7 +203,15 @@ impl<R: Results> Assigned<R> {
         let wanted: Vec<i32> = partitions.elements().iter().map(|p| p.partition()).collect();
         let mut found = match wanted.is_empty() {
             true => BTreeMap::new(),
-            false => self.kept().inspect_err(|error| self.shared.fail(format!("{error:#}")))?,
+            false => match self.kept() {
+                Ok(Some(found)) => found,
+                // Told to end: nothing is read any more.
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    self.shared.fail(format!("{error:#}"));
+                    return Err(error);
+                }
+            },
         };
         let mut from = TopicPartitionList::new();
         for partition in wanted {
@@ -232,14 +240,15 @@ impl<R: Results> Assigned<R> {
         committed
     }
 
-    fn kept(&self) -> Result<BTreeMap<i32, Kept<R>>> {
+    /// What the group has added up; nothing where the member is told to end meanwhile.
+    fn kept(&self) -> Result<Option<BTreeMap<i32, Kept<R>>>> {
         let mut stop = self.stop.clone();
         let question = format!("what {} has added up, in {}", self.shared.group, kept::TOPIC);
         let ask = || async { kept::read(&self.shared.bootstrap, &self.shared.group).await.map(Answer::Is) };
         Handle::current().block_on(async {
             tokio::select! {
-                found = eventually(&question, PATIENCE, Duration::from_secs(1), ask) => Ok(found?),
-                _ = stop.wait_for(|s| *s) => anyhow::bail!("{question}: told to end"),
+                found = eventually(&question, PATIENCE, Duration::from_secs(1), ask) => Ok(Some(found?)),
+                _ = stop.wait_for(|s| *s) => Ok(None),
             }
         })
     }
