@@ -6,8 +6,6 @@ use std::time::Instant;
 
 use anyhow::Result;
 use bytes::Buf as _;
-use kafka_protocol::messages::ConsumerProtocolAssignment;
-use kafka_protocol::protocol::{Decodable as _, Message as _};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::groups::GroupMemberInfo;
@@ -69,15 +67,22 @@ impl Member {
     }
 }
 
-/// What an assignment of the consumers' protocol says; nothing where it is another protocol's.
-fn assigned(bytes: &[u8]) -> Option<Vec<TopicPartition>> {
-    let mut bytes = bytes::Bytes::copy_from_slice(bytes);
-    let version = bytes.try_get_i16().ok()?;
-    // What is new in later versions stands behind what is read here.
-    let version = version.min(ConsumerProtocolAssignment::VERSIONS.max);
-    let assignment = ConsumerProtocolAssignment::decode(&mut bytes, version).ok()?;
-    let topics = assignment.assigned_partitions.into_iter();
-    Some(topics.flat_map(|t| t.partitions.into_iter().map(move |p| (t.topic.to_string(), p))).collect())
+/// What an assignment of the consumers' protocol says; nothing where it is another protocol's. Anybody may join a group with any bytes:
+/// a number of entries is believed only as far as there are bytes for them.
+fn assigned(mut bytes: &[u8]) -> Option<Vec<TopicPartition>> {
+    // Its version: what is new in later ones stands behind what is read here.
+    bytes.try_get_i16().ok()?;
+    let mut partitions = Vec::new();
+    for _ in 0..bytes.try_get_i32().ok()? {
+        let length = usize::try_from(bytes.try_get_i16().ok()?).ok()?;
+        let (name, rest) = bytes.split_at_checked(length)?;
+        let topic = std::str::from_utf8(name).ok()?;
+        bytes = rest;
+        for _ in 0..bytes.try_get_i32().ok()? {
+            partitions.push((topic.to_owned(), bytes.try_get_i32().ok()?));
+        }
+    }
+    Some(partitions)
 }
 
 impl Groups {
@@ -257,6 +262,9 @@ mod tests {
         assert_eq!(assigned(&bytes), Some(vec![("t".to_owned(), 0), ("t".to_owned(), 2)]));
         assert_eq!(assigned(&bytes[..9]), None);
         assert_eq!(assigned(b"sticky things"), None);
+        // Two thousand million topics, and not one of them there.
+        assert_eq!(assigned(&[0, 1, 127, 255, 255, 255]), None);
+        assert_eq!(assigned(&[0, 1, 0, 0, 0, 1, 0, 1, b't', 127, 255, 255, 255, 0]), None);
         assert_eq!(assigned(b""), None);
     }
 
