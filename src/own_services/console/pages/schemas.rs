@@ -195,8 +195,8 @@ fn side_by_side(left: u32, old: &str, right: u32, new: &str) -> Markup {
                     @for (old, new) in &rows {
                         @let differs = old != new;
                         tr {
-                            td.went[differs && old.is_some()] { @if let Some(old) = old { @if differs { "− " } code { (old) } } }
-                            td.came[differs && new.is_some()] { @if let Some(new) = new { @if differs { "+ " } code { (new) } } }
+                            td class=[(differs && old.is_some()).then_some("went")] { @if let Some(old) = old { @if differs { "− " } code { (old) } } }
+                            td class=[(differs && new.is_some()).then_some("came")] { @if let Some(new) = new { @if differs { "+ " } code { (new) } } }
                         }
                     }
                 }
