@@ -22,8 +22,9 @@ pub use self::filter::Filter;
 use super::kafka::{self, PATIENCE, Record};
 use super::shown::{Part, Shown};
 
-/// Records of each partition that are read at once: few at first, so that a page reads little more than it shows, and that large
-/// records are noticed before there are many of them.
+/// Records of each partition that are read at once where nothing is left out, at most.
+const PLAIN: i64 = 400;
+/// The same where a filter leaves records out: few at first, so that large ones are noticed before there are many of them.
 const PORTIONS: [i64; 6] = [25, 100, 400, 2_000, 20_000, 50_000];
 /// When a search stops although there is more.
 const MOST_RECORDS: u64 = 1_000_000;
@@ -315,17 +316,15 @@ impl Scan {
         waits: &dyn Fn() -> bool,
     ) -> Result<()> {
         let begun = Instant::now();
+        // Where nothing is left out, a page takes what it has room for: each question to Kafka takes its time.
+        let plain = wanted.filter == Filter::default();
+        let room = i64::try_from(wanted.limit).unwrap_or(i64::MAX).min(PLAIN);
         let mut portions = PORTIONS.into_iter();
         let mut portion = PORTIONS[0];
         let mut bytes = 0;
         while self.found.len() < wanted.limit {
             portion = portions.next().unwrap_or(portion);
-            // No more than the page has room for, where nothing is left out.
-            let most = if wanted.filter == Filter::default() {
-                portion.min(i64::try_from(wanted.limit).unwrap_or(i64::MAX))
-            } else {
-                portion
-            };
+            let most = if plain { room } else { portion };
             let bounds = self.portion(most);
             if bounds.is_empty() {
                 return Ok(());
