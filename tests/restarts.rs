@@ -6,6 +6,7 @@ mod support;
 
 use std::process::Command;
 
+use streamlab::engine::{INSTANCE_LABEL, recipe_images};
 use support::{engine_with, run, text};
 
 const INSTANCE: &str = "tiny-fresh";
@@ -58,4 +59,23 @@ async fn fresh_takes_a_services_own_data_and_not_what_it_only_reads() {
     assert!(of_alpha.status.success(), "{}", text(&of_alpha));
     assert_eq!((gone.as_str(), open.as_str()), ("", "1777\n"), "the data is gone, and is set up again");
     assert!(down.status.success(), "{}", text(&down));
+}
+
+/// A container that ends by itself holds its volume until it has gone: what is removed meanwhile waits for that.
+#[tokio::test]
+async fn what_somebody_still_has_is_removed_once_he_has_gone() {
+    let (project, engine) = engine_with(&["base"]).await;
+    let images = recipe_images(&project, &engine.arch).unwrap();
+    let image = &images.iter().find(|image| image.name == "base").unwrap().reference;
+    let (instance, volume) = ("tiny-held", "tiny-held-data");
+    let label = format!("{INSTANCE_LABEL}={instance}");
+    docker(&["volume", "create", "--label", &label, volume]);
+    let mounted = format!("{volume}:/data");
+    let holder = docker(&["run", "--detach", "--rm", "--volume", &mounted, image, "sleep", "2"]);
+    let removed = engine.remove_instance(instance, true).await;
+    let left = docker(&["volume", "ls", "--quiet", "--filter", &format!("name={volume}")]);
+    docker(&["rm", "--force", holder.trim()]);
+    docker(&["volume", "rm", volume]);
+    assert_eq!(removed.map(|removed| removed.volumes).map_err(|e| format!("{e:#}")), Ok(1));
+    assert_eq!(left, "");
 }

@@ -156,11 +156,27 @@ fn a_suite_that_was_killed_is_named() {
     let output = table(&format!("{TWO_SUITES}cargo's exit code: 101\n"));
     let said = text(&output);
     assert!(said.contains("spec                     ended before it had a result  FAILED"), "{said}");
+    // Also where another comes after it.
+    let output = table(&format!("{TWO_SUITES}   Doc-tests streamlab\ntest result: ok. 1 passed; 0 failed; 0 ignored\n"));
+    let said = text(&output);
+    assert!(said.contains("spec                     ended before it had a result  FAILED"), "{said}");
+    assert!(said.contains("streamlab (docs)               1       0"), "{said}");
     assert_eq!(
         table("error: could not compile `streamlab`\ncargo's exit code: 101\n").status.code(),
         Some(101)
     );
     assert_eq!(table(TWO_SUITES).status.code(), Some(1), "nobody said how it ended");
+}
+
+#[test]
+fn the_tests_that_failed_and_what_their_suite_said_are_named_below_the_table() {
+    let spec = "test full::flow::a   ... FAILED\nerror: lab full was not removed: volume x is in use\nerror: test failed, to rerun\n";
+    let said = text(&table(&format!("{TWO_SUITES}{spec}cargo's exit code: 101\n")));
+    let end = "\nfailed:\n  full::flow::a\n\nerror: lab full was not removed: volume x is in use\n";
+    assert!(said.ends_with(end), "{said}");
+    let many: String = (0..30).map(|n| format!("test t{n} ... FAILED\n")).collect();
+    let said = text(&table(&format!("{TWO_SUITES}{many}cargo's exit code: 101\n")));
+    assert!(said.contains("failed (the first 20 of 30):\n  t0\n") && said.ends_with("  t19\n"), "{said}");
 }
 
 /// Nobody's containers end because somebody tidies up.

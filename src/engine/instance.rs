@@ -321,17 +321,12 @@ impl Engine {
         eventually(&question, LEAVES_WITHIN, LEAVES_EVERY, || async {
             let on_it = match self.docker.inspect_network(network, None::<InspectNetworkOptions>).await {
                 Ok(found) => found.containers.unwrap_or_default().len(),
-                Err(error) => return Ok(gone_is_fine(Err(error)).map_or_else(Answer::Never, Answer::Is)),
+                Err(error) => return Ok(gone(Err(error))),
             };
             if on_it > 0 {
                 return Ok(Answer::NotYet(format!("{on_it} containers are on it")));
             }
-            Ok(match self.docker.remove_network(network).await {
-                Err(BollardError::DockerResponseServerError { status_code: 403, message }) => {
-                    Answer::NotYet(message)
-                }
-                other => gone_is_fine(other).map_or_else(Answer::Never, Answer::Is),
-            })
+            Ok(gone(self.docker.remove_network(network).await))
         })
         .await
         .context(
@@ -345,19 +340,23 @@ impl Engine {
             // One that ended in between is as good as stopped.
             let _ = self.stop(&container.container, container.grace).await;
         }
-        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-        gone_is_fine(self.docker.remove_container(&container.container, Some(options)).await)
-            .with_context(|| format!("{} cannot be removed", container.container))
+        let question = format!("removal of {}", container.container);
+        eventually(&question, LEAVES_WITHIN, LEAVES_EVERY, || async {
+            let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+            Ok(gone(self.docker.remove_container(&container.container, Some(options)).await))
+        })
+        .await
+        .with_context(|| format!("{} cannot be removed", container.container))
     }
 
-    /// Removes volumes by name.
+    /// Removes volumes by name, each once nobody has it any more.
     pub(super) async fn remove_volumes(&self, names: &[String]) -> Result<usize> {
         for name in names {
-            let removed = match self.docker.remove_volume(name, None::<RemoveVolumeOptions>).await {
-                Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
-                other => other,
-            };
-            removed.with_context(|| format!("volume {name} cannot be removed"))?;
+            eventually(&format!("removal of volume {name}"), LEAVES_WITHIN, LEAVES_EVERY, || async {
+                Ok(gone(self.docker.remove_volume(name, None::<RemoveVolumeOptions>).await))
+            })
+            .await
+            .with_context(|| format!("volume {name} cannot be removed"))?;
         }
         Ok(names.len())
     }
@@ -380,10 +379,15 @@ impl Engine {
     }
 }
 
-fn gone_is_fine(result: Result<(), BollardError>) -> Result<()> {
+/// Whether a thing that is removed is gone. 403 and 409: somebody still has it, or removes it already; 500 with "busy": its files are
+/// still mounted somewhere, for a container that ends.
+fn gone(result: Result<(), BollardError>) -> Answer<()> {
     match result {
-        // 409: its removal is already in progress.
-        Err(BollardError::DockerResponseServerError { status_code: 404 | 409, .. }) | Ok(()) => Ok(()),
-        Err(e) => Err(e.into()),
+        Ok(()) | Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Answer::Is(()),
+        Err(BollardError::DockerResponseServerError { status_code: 403 | 409, message }) => Answer::NotYet(message),
+        Err(BollardError::DockerResponseServerError { status_code: 500, message }) if message.contains("busy") => {
+            Answer::NotYet(message)
+        }
+        Err(error) => Answer::Never(error.into()),
     }
 }
