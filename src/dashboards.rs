@@ -1,16 +1,20 @@
-//! Grafana's dashboards as their files say: panels with their queries, of Prometheus or of Elasticsearch, and the variables in
-//! them. Who asks the queries is elsewhere: [`crate::render`] links to them, the spec runs them.
+//! Grafana's dashboards as their files say: rows of panels with their queries, of Prometheus or of Elasticsearch, how each is drawn,
+//! and what is chosen at the head. Who asks the queries is elsewhere: [`crate::render`] links to them, the console draws them, the
+//! spec runs them.
 
+mod fixed;
+mod form;
 mod search;
+mod unit;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use serde::Deserialize;
-use serde_json::Value;
 
-pub use self::search::{Search, fields_of};
+pub use self::search::{Found, Search, Within, fields_of};
+pub use self::unit::{Scale, Unit};
 
 /// Where the files are, from the project's root.
 pub const FOLDER: &str = "monitoring/grafana/dashboards";
@@ -19,6 +23,8 @@ const SOURCES: &str = "monitoring/grafana/provisioning/datasources/elasticsearch
 pub const OF_LOGS: &str = "logs";
 /// How a description says that a panel may be empty, and why.
 pub const MAY_BE_EMPTY: &str = "May be empty:";
+/// Where the files say that the runbooks are: Grafana links there as it stands.
+pub const RUNBOOKS: &str = "http://localhost:8095/runbooks";
 
 /// One file.
 #[derive(Debug, Clone)]
@@ -27,12 +33,51 @@ pub struct Dashboard {
     pub uid: String,
     /// As people see it.
     pub title: String,
+    /// What it is for, in a sentence.
+    pub description: String,
     /// By which people find it; [`OF_LOGS`] says that it is about the logging half.
     pub tags: Vec<String>,
+    /// Where else it leads.
+    pub links: Vec<Link>,
     /// What is chosen at its head.
     pub variables: Vec<Variable>,
-    /// Every panel that has queries, those in collapsed rows too.
-    pub panels: Vec<Panel>,
+    /// What is marked on every chart over time.
+    pub annotations: Vec<Annotation>,
+    /// The time that it shows at first, as Grafana writes it: `now-15m`, `now`.
+    pub time: (String, String),
+    /// Every how many seconds it is asked anew.
+    pub refresh: u64,
+    /// Its panels, in the order of reading.
+    pub rows: Vec<Row>,
+}
+
+impl Dashboard {
+    /// Every panel that has queries.
+    pub fn panels(&self) -> impl Iterator<Item = &Panel> {
+        self.rows.iter().flat_map(|row| &row.panels)
+    }
+}
+
+/// Where a dashboard or a panel leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Link {
+    /// A page: what it is called, and its address.
+    Page(String, String),
+    /// The dashboards that have a tag.
+    Tag(String),
+}
+
+/// Moments of an expression: when each of its series is there.
+#[derive(Debug, Clone)]
+pub struct Annotation {
+    /// What it marks.
+    pub name: String,
+    /// In PromQL.
+    pub expression: String,
+    /// What one is called, with labels in `{{…}}`.
+    pub title: String,
+    /// What is said of it, with labels in `{{…}}`.
+    pub text: String,
 }
 
 /// A variable whose values Prometheus knows: `label_values(selector, label)` or `label_values(label)`.
@@ -40,46 +85,203 @@ pub struct Dashboard {
 pub struct Variable {
     /// Without the `$`.
     pub name: String,
+    /// As people see it.
+    pub title: String,
+    /// What it is.
+    pub description: String,
     /// Whose values it takes.
     pub label: String,
     /// Of which series; of all where absent.
     pub selector: Option<String>,
 }
 
+/// Panels below one heading.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Empty for panels above the first heading.
+    pub title: String,
+    /// In the order of reading.
+    pub panels: Vec<Panel>,
+}
+
 /// A panel that shows what queries give.
 #[derive(Debug, Clone)]
 pub struct Panel {
+    /// Which of the dashboard it is.
+    pub id: u32,
     /// As people see it.
     pub title: String,
+    /// What it shows, what is normal, and what to do otherwise: paragraphs with `**strong**` words and `` `code` ``.
+    pub description: String,
+    /// Width and height in a grid of 24 columns.
+    pub size: (u32, u32),
+    /// Runbooks.
+    pub links: Vec<Link>,
     /// Its description says that it may be empty, and why.
     pub may_be_empty: bool,
     /// What it asks of Prometheus.
     pub queries: Vec<Query>,
     /// What it asks of Elasticsearch.
     pub searches: Vec<Search>,
+    /// How it is drawn.
+    pub look: Look,
+    /// How its numbers are written and coloured.
+    pub field: Field,
+}
+
+/// How a panel is drawn.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Look {
+    /// Lines over time.
+    Lines(Lines),
+    /// The last number of each series, large.
+    Stat {
+        /// The series' names stand beside them, also where there is one alone.
+        named: bool,
+        /// With a small line over time.
+        spark: bool,
+    },
+    /// Stretches of time in which a number was the same, a row a series.
+    States {
+        /// With the state's name in each stretch.
+        named: bool,
+    },
+    /// The last numbers with their labels.
+    Table(Columns),
+    /// The documents themselves.
+    Documents,
+}
+
+/// Lines over time.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "as many switches as a panel of Grafana has")]
+pub struct Lines {
+    /// How much of the area below is filled, 0 to 100.
+    pub fill: u32,
+    /// A value holds until the next.
+    pub steps: bool,
+    /// Bars in place of lines.
+    pub bars: bool,
+    /// One upon the other.
+    pub stacked: bool,
+    /// The thresholds are lines too.
+    pub limits: bool,
+    /// The legend stands beside the chart, not below it.
+    pub legend_beside: bool,
+    /// Series whose names end so are dashed.
+    pub dashed: Vec<String>,
+}
+
+/// A table's columns, by the names of labels; `Value` is the number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Columns {
+    /// Left out.
+    pub excluded: Vec<String>,
+    /// From the left, those that have a place.
+    pub order: Vec<String>,
+    /// Label → what the column is called.
+    pub names: BTreeMap<String, String>,
+    /// By which column, as it is called, and whether the largest comes first.
+    pub sorted: Option<(String, bool)>,
+}
+
+/// How numbers are written and coloured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Field {
+    /// What they are.
+    pub unit: Unit,
+    /// Digits after the point; as many as say something where absent.
+    pub decimals: Option<usize>,
+    /// Where the axis begins.
+    pub min: Option<f64>,
+    /// Where the axis ends.
+    pub max: Option<f64>,
+    /// What gives a number its colour.
+    pub colour: Colour,
+    /// From which number on which colour; the first holds for everything below.
+    pub thresholds: Vec<(f64, String)>,
+    /// Numbers that are written as a word, and its colour.
+    pub words: Vec<(f64, String, String)>,
+}
+
+/// What gives a number its colour.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Colour {
+    /// Its series.
+    Series,
+    /// The thresholds.
+    Thresholds,
+    /// Nothing: it is always this one.
+    Always(String),
+}
+
+impl Field {
+    /// A number as people read it, and its colour where it has one of its own.
+    pub fn shown(&self, number: f64) -> (String, Option<&str>) {
+        #[allow(clippy::float_cmp, reason = "a word stands for one exact number")]
+        if let Some((_, word, colour)) = self.words.iter().find(|(of, ..)| *of == number) {
+            return (word.clone(), Some(colour));
+        }
+        let colour = match &self.colour {
+            Colour::Series => None,
+            Colour::Always(colour) => Some(colour.as_str()),
+            Colour::Thresholds => {
+                self.thresholds.iter().rev().find(|(from, _)| number >= *from).map(|(_, colour)| colour.as_str())
+            }
+        };
+        (self.unit.text(number, self.decimals), colour)
+    }
 }
 
 /// An expression of PromQL with Grafana's variables in it.
 #[derive(Debug, Clone)]
-pub struct Query(pub String);
+pub struct Query {
+    /// In PromQL.
+    pub expression: String,
+    /// What a series is called, with labels in `{{…}}`; its labels where absent.
+    pub legend: Option<String>,
+    /// The value at one moment, not over time.
+    pub instant: bool,
+}
 
 impl Query {
-    /// As Grafana asks it: variables as alternatives of a regular expression, intervals as this lab scrapes.
+    /// As Grafana asks it: variables as alternatives of a regular expression, intervals as `values` or, without them, as this lab
+    /// scrapes.
     pub fn filled(&self, values: &[(String, String)]) -> String {
-        let mut text = self.0.clone();
-        let own = [("__rate_interval", "1m"), ("__interval", "15s"), ("__range", "5m")];
-        let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        for (name, value) in own.iter().chain(values) {
-            text = text.replace(&format!("${{{name}}}"), value).replace(&format!("${name}"), value);
-        }
-        text
+        filled(&self.expression, values)
     }
+}
+
+fn filled(expression: &str, values: &[(String, String)]) -> String {
+    let mut text = expression.to_owned();
+    let own = [("__rate_interval", "1m"), ("__interval", "15s"), ("__range", "5m")];
+    let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    for (name, value) in values.iter().chain(&own) {
+        text = text.replace(&format!("${{{name}}}"), value).replace(&format!("${name}"), value);
+    }
+    text
+}
+
+/// What a series is called: labels in `{{…}}` are filled in, one that it has not is empty.
+pub fn named(form: &str, labels: &BTreeMap<String, String>) -> String {
+    let mut out = String::new();
+    let mut rest = form;
+    while let Some((before, from)) = rest.split_once("{{") {
+        out += before;
+        let Some((label, after)) = from.split_once("}}") else {
+            return out + "{{" + from;
+        };
+        out += labels.get(label.trim()).map_or("", String::as_str);
+        rest = after;
+    }
+    // Labels that are not there leave their spaces.
+    (out + rest).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Every dashboard of a project, by file name; none where it has no folder for them.
 ///
 /// # Errors
-/// A file that does not parse, or a panel or variable of a form that would not be checked: by file and panel.
+/// A file that does not parse, or has a part that would not be drawn or checked: by file and panel.
 pub fn dashboards(root: &Path) -> Result<Vec<Dashboard>> {
     let folder = root.join(FOLDER);
     if !folder.is_dir() {
@@ -126,56 +328,5 @@ fn sources(root: &Path) -> Result<BTreeMap<String, String>> {
 /// # Errors
 /// As of [`dashboards`].
 pub fn parse(text: &str, sources: &BTreeMap<String, String>) -> Result<Dashboard> {
-    let json: Value = serde_json::from_str(text).context("no JSON")?;
-    let of = |value: &Value, key: &str| value[key].as_str().map(str::to_owned);
-    let title = of(&json, "title").context("no title")?;
-    let uid = of(&json, "uid").context("no uid")?;
-    let tags = json["tags"].as_array().into_iter().flatten();
-    let tags = tags.filter_map(|t| t.as_str().map(str::to_owned)).collect();
-    let list = json["templating"]["list"].as_array().cloned().unwrap_or_default();
-    let variables = list.iter().map(variable).collect::<Result<_>>()?;
-    let mut panels = Vec::new();
-    let all = json["panels"].as_array().context("no panels")?;
-    // A collapsed row holds its panels.
-    for panel in
-        all.iter().flat_map(|p| std::iter::once(p).chain(p["panels"].as_array().into_iter().flatten()))
-    {
-        let kind = of(panel, "type").context("a panel without a type")?;
-        if ["row", "text"].contains(&kind.as_str()) {
-            continue;
-        }
-        let title = of(panel, "title").context("a panel without a title")?;
-        let description = of(panel, "description").unwrap_or_default();
-        let targets = panel["targets"].as_array().with_context(|| format!("{title}: no queries"))?;
-        let (mut queries, mut searches) = (Vec::new(), Vec::new());
-        for target in targets {
-            if target["datasource"]["type"] == "elasticsearch" {
-                searches.push(Search::parse(target, sources).with_context(|| title.clone())?);
-            } else {
-                let expression = of(target, "expr").filter(|e| !e.is_empty());
-                queries.push(Query(expression.with_context(|| format!("{title}: a query without expr"))?));
-            }
-        }
-        if queries.is_empty() && searches.is_empty() {
-            bail!("{title}: no queries");
-        }
-        panels.push(Panel { title, may_be_empty: description.contains(MAY_BE_EMPTY), queries, searches });
-    }
-    if panels.is_empty() {
-        bail!("no panels");
-    }
-    Ok(Dashboard { uid, title, tags, variables, panels })
-}
-
-fn variable(json: &Value) -> Result<Variable> {
-    let name = json["name"].as_str().context("a variable without a name")?.to_owned();
-    let query = json["query"].as_str().or_else(|| json["query"]["query"].as_str()).unwrap_or_default();
-    let inside = query.strip_prefix("label_values(").and_then(|q| q.strip_suffix(')'));
-    let inside =
-        inside.with_context(|| format!("${name}: only label_values(…) is checked, this is {query:?}"))?;
-    let (selector, label) = match inside.rsplit_once(',') {
-        Some((selector, label)) => (Some(selector.trim().to_owned()), label.trim().to_owned()),
-        None => (None, inside.trim().to_owned()),
-    };
-    Ok(Variable { name, label, selector })
+    form::read(text, sources)
 }

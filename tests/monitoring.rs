@@ -201,7 +201,7 @@ fn every_dashboard_has_its_own_name_and_a_row_in_the_documentation() {
     assert_eq!(uids.len(), all.len());
     let page = std::fs::read_to_string(root().join("docs/dashboards.md")).unwrap();
     for dashboard in &all {
-        for panel in &dashboard.panels {
+        for panel in dashboard.panels() {
             assert!(
                 page.contains(&panel.title),
                 "docs/dashboards.md has no {:?} of {}",
@@ -220,7 +220,7 @@ fn every_panel_has_a_link_that_asks_prometheus_its_queries() {
         let (_, section) = page.split_once(&heading).unwrap_or_else(|| panic!("no {heading}"));
         let section = section.split("\n## ").next().unwrap();
         let all: Vec<_> = dashboard.variables.iter().map(|v| (v.name.clone(), ".+".to_owned())).collect();
-        for panel in &dashboard.panels {
+        for panel in dashboard.panels() {
             let start = format!("- [{}](", panel.title);
             let line = section.lines().find_map(|l| l.strip_prefix(&start)?.strip_suffix(')'));
             let link = url::Url::parse(line.unwrap_or_else(|| panic!("no {start}"))).unwrap();
@@ -243,23 +243,42 @@ fn every_panel_has_a_link_that_asks_prometheus_its_queries() {
     }
 }
 
+/// A dashboard with one panel that has these parts more.
+fn with_panel(parts: &str) -> String {
+    let place = r#""id":1,"gridPos":{"h":4,"w":4,"x":0,"y":0}"#;
+    format!(r#"{{"uid":"a","title":"A","panels":[{{{place},"title":"P",{parts}}}]}}"#)
+}
+
+const QUERY: &str = r#""targets":[{"expr":"up","range":true}]"#;
+
 #[rstest]
-#[case::no_json("{", "no JSON")]
-#[case::no_panels(r#"{"uid":"a","title":"A","panels":[]}"#, "no panels")]
-#[case::no_query(
-    r#"{"uid":"a","title":"A","panels":[{"type":"stat","title":"P","targets":[{}]}]}"#,
-    "P: a query without expr"
-)]
+#[case::no_json("{".to_owned(), "no JSON")]
+#[case::no_panels(r#"{"uid":"a","title":"A","panels":[]}"#.to_owned(), "no panels")]
+#[case::no_query(with_panel(r#""type":"stat","targets":[{}]"#), "P: a query without expr")]
 #[case::a_source_that_nobody_provisions(
-    r#"{"uid":"a","title":"A","panels":[{"type":"logs","title":"P","targets":[{"datasource":{"type":"elasticsearch","uid":"x"}}]}]}"#,
+    with_panel(r#""type":"logs","targets":[{"datasource":{"type":"elasticsearch","uid":"x"}}]"#),
     "P: no data source x"
 )]
 #[case::another_kind_of_variable(
-    r#"{"uid":"a","title":"A","panels":[],"templating":{"list":[{"name":"v","query":"query_result(up)"}]}}"#,
+    r#"{"uid":"a","title":"A","panels":[],"templating":{"list":[{"name":"v","query":"query_result(up)"}]}}"#.to_owned(),
     "$v: only label_values(…) is checked"
 )]
-fn a_dashboard_that_would_not_be_checked_is_refused(#[case] text: &str, #[case] says: &str) {
-    let error = parse(text, &BTreeMap::new()).err().map(|e| format!("{e:#}")).unwrap_or_default();
+#[case::another_kind_of_panel(with_panel(&format!(r#""type":"gauge",{QUERY}"#)), "P: a panel of type \"gauge\" is not drawn")]
+#[case::a_part_that_is_not_known(with_panel(&format!(r#""type":"stat","repeat":"v",{QUERY}"#)), "unknown field `repeat`")]
+#[case::another_value_of_a_part(
+    with_panel(&format!(r#""type":"stat","options":{{"colorMode":"none"}},{QUERY}"#)),
+    "P: options.colorMode is \"none\": only \"background\" is drawn"
+)]
+#[case::another_unit(
+    with_panel(&format!(r#""type":"stat","fieldConfig":{{"defaults":{{"unit":"furlongs"}}}},{QUERY}"#)),
+    "P: the unit \"furlongs\" is not drawn"
+)]
+#[case::another_colour(
+    with_panel(&format!(r#""type":"stat","fieldConfig":{{"defaults":{{"thresholds":{{"steps":[{{"color":"pink"}}]}}}}}},{QUERY}"#)),
+    "P: the colour \"pink\" is not drawn"
+)]
+fn a_dashboard_that_would_not_be_drawn_or_checked_is_refused(#[case] text: String, #[case] says: &str) {
+    let error = parse(&text, &BTreeMap::new()).err().map(|e| format!("{e:#}")).unwrap_or_default();
     assert!(error.contains(says), "{error}");
 }
 

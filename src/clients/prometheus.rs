@@ -21,6 +21,15 @@ pub struct Sample {
     pub value: f64,
 }
 
+/// One series over time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// As of [`Sample`].
+    pub labels: BTreeMap<String, String>,
+    /// Seconds since 1970, and the value then.
+    pub points: Vec<(i64, f64)>,
+}
+
 /// A target as Prometheus sees it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -75,6 +84,25 @@ impl Prometheus {
     /// The server does not answer, or the expression is none.
     pub async fn query(&self, expression: &str) -> Result<Vec<Sample>> {
         samples(&self.ask("/api/v1/query", &[("query", expression)]).await?)
+    }
+
+    /// The same at a moment in seconds since 1970.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn query_at(&self, expression: &str, at: i64) -> Result<Vec<Sample>> {
+        let at = at.to_string();
+        samples(&self.ask("/api/v1/query", &[("query", expression), ("time", &at)]).await?)
+    }
+
+    /// The values of an expression from `start` to `end`, in seconds since 1970, every `step` seconds.
+    ///
+    /// # Errors
+    /// As [`Self::query`]; Prometheus gives no more than 11,000 moments.
+    pub async fn over(&self, expression: &str, start: i64, end: i64, step: i64) -> Result<Vec<Series>> {
+        let (start, end, step) = (start.to_string(), end.to_string(), step.to_string());
+        let asked = [("query", expression), ("start", &start), ("end", &end), ("step", &step)];
+        series(&self.ask("/api/v1/query_range", &asked).await?)
     }
 
     /// The sum of an expression's samples; none where it has no series.
@@ -143,6 +171,24 @@ fn samples(data: &Value) -> Result<Vec<Sample>> {
     }
 }
 
+fn series(data: &Value) -> Result<Vec<Series>> {
+    #[derive(Deserialize)]
+    struct Form {
+        metric: BTreeMap<String, String>,
+        values: Vec<(f64, String)>,
+    }
+    let forms: Vec<Form> = serde_json::from_value(data["result"].clone()).context("no series")?;
+    #[allow(clippy::cast_possible_truncation, reason = "seconds since 1970")]
+    let point = |(at, value): (f64, String)| Ok((at.round() as i64, value.parse()?));
+    let one = |form: Form| {
+        Ok(Series {
+            labels: form.metric,
+            points: form.values.into_iter().map(point).collect::<Result<_>>()?,
+        })
+    };
+    forms.into_iter().map(one).collect()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
@@ -160,5 +206,14 @@ mod tests {
         let scalar = json!({"resultType": "scalar", "result": [1.5, "7"]});
         assert_eq!(samples(&scalar).unwrap(), [Sample { labels: BTreeMap::new(), value: 7.0 }]);
         assert!(samples(&json!({"resultType": "matrix", "result": []})).is_err());
+    }
+
+    #[test]
+    fn a_matrix_is_series_over_time() {
+        let matrix = json!({"result": [{"metric": {"job": "a"}, "values": [[10, "1"], [15.0, "+Inf"]]}]});
+        let found = series(&matrix).unwrap();
+        assert_eq!(found[0].labels["job"], "a");
+        assert_eq!(found[0].points, [(10, 1.0), (15, f64::INFINITY)]);
+        assert!(series(&json!({"result": [{"metric": {}, "values": [[10, "x"]]}]})).is_err());
     }
 }

@@ -25,7 +25,8 @@ pub(crate) enum Service {
     Exporter(ExporterArgs),
     /// Logstash's pipeline files, carried out by this program.
     Pipeline(PipelineArgs),
-    /// The console: pages about the lab that LAB describes, published on this machine as PUBLISHED_PORT.
+    /// The console: pages about the lab that LAB describes, published on this machine as PUBLISHED_PORT, with the charts of the jar
+    /// CHARTS and the runbooks at RUNBOOKS.
     Console(ConsoleArgs),
 }
 
@@ -61,6 +62,9 @@ pub(crate) struct ConsoleArgs {
     /// Address to answer on.
     #[arg(long, default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
+    /// Folder with monitoring/grafana as the project has it.
+    #[arg(long, default_value = "/etc/streamlab")]
+    files: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -100,7 +104,10 @@ pub(super) async fn run(service: Service) -> Result<()> {
         Service::Console(args) => {
             let lab = serde_json::from_str(&variable("LAB")?).context("LAB is no lab")?;
             let port = variable("PUBLISHED_PORT")?.parse().context("PUBLISHED_PORT is no port")?;
-            console::run(listen(args.listen).await?, lab, port, stop).await
+            let charts = PathBuf::from(variable("CHARTS")?);
+            let runbooks = std::env::var("RUNBOOKS").ok();
+            let given = console::Given { lab, port, files: &args.files, charts: &charts, runbooks };
+            console::run(listen(args.listen).await?, given, stop).await
         }
         Service::Receiver(args) => {
             let runbooks = variable("RUNBOOKS")?.into();

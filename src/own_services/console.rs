@@ -1,18 +1,22 @@
 //! The lab's console: what a person wants to look at, as pages and as JSON. It changes nothing but silences.
 //!
-//! [`cluster`] looks at Kafka and [`monitoring`] while somebody looks at the console, [`asked`] reads what a request wants, [`api`] answers programs,
-//! [`pages`] people, [`guard`] decides who is answered at all.
+//! [`cluster`] looks at Kafka and [`monitoring`] while somebody looks at the console, [`dashboards`] draws Grafana's files, [`asked`] and
+//! [`window`] read what a request wants, [`api`] answers programs, [`pages`] people, [`guard`] decides who is answered at all.
 
 mod api;
 mod asked;
+mod charts;
 mod cluster;
+mod dashboards;
 mod guard;
 mod monitoring;
 mod pages;
+mod window;
 
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::header;
@@ -21,7 +25,9 @@ use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+use self::charts::Charts;
 use self::cluster::Cluster;
+use self::dashboards::Dashboards;
 use self::monitoring::Monitoring;
 use super::metrics::{Registry, Requests, serve};
 use crate::clients::browse::Browser;
@@ -47,13 +53,32 @@ struct Console {
     schemas: Option<SchemaRegistry>,
     browser: Browser,
     streams: Arc<Semaphore>,
+    dashboards: Dashboards,
+    charts: Charts,
+    /// Where the runbooks are on the host.
+    runbooks: Option<String>,
 }
 
-/// Answers on `listener` until `stop` turns true. `port`: where it is published on the host, and the only port for which it answers.
+/// What a console is given.
+pub struct Given<'a> {
+    /// What it is about.
+    pub lab: LabView,
+    /// Where it is published on the host, and the only port for which it answers.
+    pub port: u16,
+    /// The folder that has Grafana's files as the project has them.
+    pub files: &'a Path,
+    /// The jar with the library of the charts.
+    pub charts: &'a Path,
+    /// Where the runbooks are on the host.
+    pub runbooks: Option<String>,
+}
+
+/// Answers on `listener` until `stop` turns true.
 ///
 /// # Errors
-/// The lab has no Kafka, or a client cannot be made.
-pub async fn run(listener: TcpListener, lab: LabView, port: u16, stop: watch::Receiver<bool>) -> Result<()> {
+/// A client cannot be made, a dashboard cannot be drawn, or the charts' library is not there.
+pub async fn run(listener: TcpListener, given: Given<'_>, stop: watch::Receiver<bool>) -> Result<()> {
+    let Given { lab, port, files, charts, runbooks } = given;
     let bootstrap = lab.roles.get(KAFKA).cloned().unwrap_or_default();
     let registry_url = lab.roles.get(SCHEMA_REGISTRY).map(|address| format!("http://{address}"));
     let monitoring = Arc::new(Monitoring::of(&lab));
@@ -61,8 +86,13 @@ pub async fn run(listener: TcpListener, lab: LabView, port: u16, stop: watch::Re
     let cluster = Arc::new(Cluster::new(&bootstrap, Arc::clone(&monitoring)));
     let looking = tokio::spawn(Arc::clone(&cluster).look_while_wanted(stop.clone()));
     let schemas = registry_url.clone().map(SchemaRegistry::new);
+    let dashboards = Dashboards::of(&lab, files)?;
+    let charts = Charts::read(charts).with_context(|| charts.display().to_string())?;
     let console = Arc::new(Console {
         lab,
+        dashboards,
+        charts,
+        runbooks,
         cluster,
         monitoring,
         token: token.clone(),
@@ -82,6 +112,9 @@ pub async fn run(listener: TcpListener, lab: LabView, port: u16, stop: watch::Re
         .route("/schemas", get(pages::schemas::schemas))
         .route("/schemas/{subject}", get(pages::schemas::schema))
         .route("/alerts", get(pages::alerts::alerts))
+        .route("/dashboards", get(pages::dashboards::list))
+        .route("/dashboards/{uid}", get(pages::dashboards::dashboard))
+        .route("/api/dashboards/{uid}", get(pages::dashboards::data))
         .route("/api/alerts", get(api::alerts))
         .route("/api/silences", post(api::silence))
         .route("/api/silences/{id}/end", post(api::end_silence))
@@ -91,6 +124,7 @@ pub async fn run(listener: TcpListener, lab: LabView, port: u16, stop: watch::Re
         .route("/api/latest/{topic}", get(api::latest))
         .route("/api/stats", get(api::stats))
         .route("/api/groups", get(api::groups))
+        .route("/api/groups/{group}/lag", get(pages::groups::lag_over_time))
         .route("/api/stream", get(api::stream))
         .route(
             "/console.css",
@@ -100,6 +134,12 @@ pub async fn run(listener: TcpListener, lab: LabView, port: u16, stop: watch::Re
             "/console.js",
             get(|| asset("text/javascript; charset=utf-8", include_str!("console/assets/console.js"))),
         )
+        .route(
+            "/charts.js",
+            get(|| asset("text/javascript; charset=utf-8", include_str!("console/assets/charts.js"))),
+        )
+        .route("/uplot.js", get(charts::script))
+        .route("/uplot.css", get(charts::style))
         .route("/icon.svg", get(|| asset("image/svg+xml", include_str!("console/assets/icon.svg"))))
         .fallback(pages::not_found)
         .layer(DefaultBodyLimit::max(BODY))

@@ -101,7 +101,7 @@ pub(super) fn queries(labs: &[Plan], dashboards: &[Dashboard]) -> Result<String>
     for dashboard in dashboards {
         let _ = writeln!(page, "\n## {}\n", dashboard.title);
         let all: Vec<_> = dashboard.variables.iter().map(|v| (v.name.clone(), ".+".to_owned())).collect();
-        for panel in &dashboard.panels {
+        for panel in dashboard.panels() {
             for search in &panel.searches {
                 let port =
                     search_port.context("dashboards of Elasticsearch, and no lab has it on the host")?;

@@ -99,11 +99,10 @@ impl Chromium {
                 }
             }
         });
-        let screen = SetDeviceMetricsOverrideParams::new(1280, 900, 1.0, false);
-        page.execute(screen).await?;
         page.enable_log().await?;
         page.enable_runtime().await?;
         let opened = Opened { page, wrong, asked };
+        opened.screen(1280, 900).await?;
         opened.go(url).await?;
         Ok(opened)
     }
@@ -123,6 +122,12 @@ fn held<T>(list: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Opened {
     pub(crate) async fn go(&self, url: &str) -> Result<()> {
         self.page.goto(url).await.with_context(|| format!("{url} does not open"))?;
+        Ok(())
+    }
+
+    /// Sets the size of the screen.
+    pub(crate) async fn screen(&self, width: i64, height: i64) -> Result<()> {
+        self.page.execute(SetDeviceMetricsOverrideParams::new(width, height, 1.0, false)).await?;
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use streamlab::clients::http;
-use streamlab::dashboards::{Dashboard, OF_LOGS, Search, dashboards};
+use streamlab::dashboards::{Dashboard, OF_LOGS, Search, Within, dashboards};
 use streamlab::probes::{Answer, eventually};
 
 use crate::lab::Lab;
@@ -58,7 +58,7 @@ async fn every_panel(lab: Arc<Lab>, of_logs: bool) -> Result<String> {
             },
         )
         .await?;
-        for panel in &dashboard.panels {
+        for panel in dashboard.panels() {
             panels += 1;
             for search in &panel.searches {
                 queries += 1;
@@ -104,7 +104,7 @@ async fn every_panel(lab: Arc<Lab>, of_logs: bool) -> Result<String> {
 async fn finds(lab: &Lab, search: &Search, may_be_empty: bool) -> Result<bool> {
     let elasticsearch = elasticsearch(lab)?;
     known_fields(lab, &search.indices, search.fields()).await?;
-    let asked = async || elasticsearch.search(&search.indices, &search.question(MINUTES)).await;
+    let asked = async || elasticsearch.search(&search.indices, &search.question(Within::Last(MINUTES))).await;
     if may_be_empty {
         return Ok(search.shows(&asked().await?));
     }
@@ -116,7 +116,7 @@ async fn finds(lab: &Lab, search: &Search, may_be_empty: bool) -> Result<bool> {
     .await?)
 }
 
-fn chosen(lab: &Lab, of_logs: bool) -> Result<Vec<Dashboard>> {
+pub(crate) fn chosen(lab: &Lab, of_logs: bool) -> Result<Vec<Dashboard>> {
     let mut all = dashboards(&lab.project.root)?;
     all.retain(|dashboard| dashboard.tags.iter().any(|tag| tag == OF_LOGS) == of_logs);
     Ok(all)
@@ -143,7 +143,7 @@ async fn by_grafana(lab: Arc<Lab>, of_logs: bool) -> Result<String> {
             let found = prometheus(&lab)?.label_values(&variable.label, variable.selector.as_deref()).await?;
             values.push((variable.name.clone(), found.join("|")));
         }
-        for panel in dashboard.panels.iter().filter(|p| !p.may_be_empty) {
+        for panel in dashboard.panels().filter(|p| !p.may_be_empty) {
             let of_prometheus = panel.queries.iter().map(|query| {
                 let source = json!({ "uid": PROMETHEUS });
                 json!({ "refId": "A", "datasource": source, "expr": query.filled(&values), "instant": true })

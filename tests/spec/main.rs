@@ -8,7 +8,7 @@
 //! - [`spark`]: Kafka → Spark → Kafka; [`spark_search`]: Kafka → Spark → Elasticsearch
 //! - [`faults`]: killed brokers, controllers, driver, registry; the lab stopped and started again
 //! - [`plans`]: each container is what the plan says; [`ports`], [`command_rows`]: the documented tables
-//! - [`metrics`]: exporters and agents → Prometheus; [`dashboards`]: Prometheus → every panel
+//! - [`metrics`]: exporters and agents → Prometheus; [`dashboards`]: Prometheus → every panel; [`drawn`]: these in a real browser
 //! - [`log_lines`]: log files → Elasticsearch; [`log_records`], [`log_producers`]: records and lines of applications → Elasticsearch
 //! - [`views`]: what Kibana shows of Elasticsearch
 //! - [`alerts`], [`followed`]: fault → Prometheus → Alertmanager → receiver → resolved
@@ -29,6 +29,7 @@ mod command_rows;
 mod console;
 mod console_pages;
 mod dashboards;
+mod drawn;
 mod episode;
 mod event_groups;
 mod events;
@@ -63,7 +64,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
 
-const CHAPTERS: [fn(&trial::Chapter<'_>) -> Vec<trial::Trial>; 22] = [
+const CHAPTERS: [fn(&trial::Chapter<'_>) -> Vec<trial::Trial>; 23] = [
     kafka::trials,
     topics::trials,
     transactions::trials,
@@ -78,6 +79,7 @@ const CHAPTERS: [fn(&trial::Chapter<'_>) -> Vec<trial::Trial>; 22] = [
     log_records::trials,
     log_producers::trials,
     dashboards::trials,
+    drawn::trials,
     views::trials,
     plans::trials,
     ports::trials,

@@ -105,7 +105,7 @@ impl Asked {
 const LAST: i64 = 253_402_300_799_999;
 
 /// Milliseconds since the epoch, from themselves or from ISO 8601; a time without a zone is UTC.
-fn time(text: &str) -> Result<i64, String> {
+pub(super) fn time(text: &str) -> Result<i64, String> {
     let wrong = || format!("{text:?} is no time: write 2026-11-30T15:04:05Z, or milliseconds since 1970");
     let ms = match text.parse() {
         Ok(ms) => ms,

@@ -1,6 +1,7 @@
 //! The pages, a file each, and the frame around them. Everything that comes from a record, a topic or a group is text; the template library escapes it.
 
 pub(super) mod alerts;
+pub(super) mod dashboards;
 pub(super) mod groups;
 pub(super) mod schemas;
 pub(super) mod topics;
@@ -20,8 +21,9 @@ use crate::clients::schema_registry::percent;
 use crate::topology::KAFKA;
 
 /// Address and name.
-const PAGES: [(&str, &str); 5] = [
+const PAGES: [(&str, &str); 6] = [
     ("/", "Lab"),
+    ("/dashboards", "Dashboards"),
     ("/topics", "Topics"),
     ("/groups", "Groups"),
     ("/schemas", "Schemas"),
@@ -41,6 +43,15 @@ impl IntoResponse for Failed {
 
 impl Console {
     fn frame(&self, title: &str, current: &str, seen: Option<&Seen>, body: &Markup) -> Html<String> {
+        self.framed(title, current, seen, body, false)
+    }
+
+    /// A page with charts.
+    fn frame_with_charts(&self, title: &str, current: &str, seen: Option<&Seen>, body: &Markup) -> Html<String> {
+        self.framed(title, current, seen, body, true)
+    }
+
+    fn framed(&self, title: &str, current: &str, seen: Option<&Seen>, body: &Markup, charts: bool) -> Html<String> {
         let page = html! {
             (DOCTYPE)
             html lang="en" {
@@ -53,6 +64,11 @@ impl Console {
                     link rel="stylesheet" href="/console.css";
                     link rel="icon" href="/icon.svg";
                     script src="/console.js" defer {}
+                    @if charts {
+                        link rel="stylesheet" href="/uplot.css";
+                        script src="/uplot.js" defer {}
+                        script src="/charts.js" defer {}
+                    }
                 }
                 body {
                     a.skip href="#main" { "To the content" }

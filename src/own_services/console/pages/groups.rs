@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::Html;
+use axum::response::{Html, IntoResponse, Response};
 use maud::html;
+use serde_json::json;
 
 use super::{Console, Failed, commands, percent, quoted};
 use crate::clients::groups::Group;
 use crate::own_services::console::api::{Refused, lag};
+use crate::own_services::console::window::Window;
 
 pub(in crate::own_services::console) async fn groups(State(console): State<Arc<Console>>) -> Html<String> {
     let seen = console.cluster.now().await;
@@ -87,6 +90,10 @@ pub(in crate::own_services::console) async fn group(
                 }
             }
         }
+        p.as-of { "Lag over 15 minutes, as of " time data-drawn-at {} " " span data-marks role="status" {} }
+        div data-dashboard={ "/api/groups/" (percent(&name)) "/lag" } data-refresh="5" {
+            section.panel.w24.h8 aria-label="Lag over time" { div.shown data-panel="1" { p.quiet { "Not asked yet." } } }
+        }
         div.scroll tabindex="0" role="region" aria-label="Members" {
             table {
                 caption { "Members" }
@@ -110,5 +117,15 @@ pub(in crate::own_services::console) async fn group(
             format!("kafka-consumer-groups --bootstrap-server {} --group {} --reset-offsets --to-earliest --all-topics --dry-run", console.kafka(), quoted(&name)),
         ]))
     };
-    Ok(console.frame(&name, "/groups", Some(&seen), &body))
+    Ok(console.frame_with_charts(&name, "/groups", Some(&seen), &body))
+}
+
+/// How far a group was behind over the last minutes, as a panel.
+pub(in crate::own_services::console) async fn lag_over_time(
+    State(console): State<Arc<Console>>,
+    Path(name): Path<String>,
+) -> Result<Response, Refused> {
+    let window = Window::of("now-15m", "now").map_err(|why| Refused(StatusCode::BAD_REQUEST, why))?;
+    let panels = [console.dashboards.lag(&name, window).await];
+    Ok(Json(json!({ "window": window, "panels": panels, "marks": [], "problem": null })).into_response())
 }

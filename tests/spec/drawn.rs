@@ -1,0 +1,119 @@
+//! Prometheus and Elasticsearch → the console's dashboards, as they are drawn in a real browser. Whether the queries have data is
+//! asked in [`crate::dashboards`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use streamlab::clients::prometheus::Prometheus;
+use streamlab::dashboards::{Dashboard, Look};
+use streamlab::probes::{Answer, eventually};
+
+use crate::browser::Chromium;
+use crate::console::console;
+use crate::dashboards::chosen;
+use crate::lab::Lab;
+use crate::trial::{Chapter, Check, PATIENCE, Trial};
+
+const EVERY: Duration = Duration::from_millis(200);
+/// Height of a screen on which a whole dashboard is seen.
+const TALL: i64 = 9000;
+
+pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
+    [
+        chapter.flow("grafana-dashboards-drawn", Check::plain(|lab| Box::pin(every_dashboard(lab, false)))),
+        chapter.flow("log-dashboards-drawn", Check::plain(|lab| Box::pin(every_dashboard(lab, true)))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+async fn every_dashboard(lab: Arc<Lab>, of_logs: bool) -> Result<String> {
+    let url = console(&lab)?;
+    let dashboards = chosen(&lab, of_logs)?;
+    let folder = lab.project.root.join("target/spec/pages");
+    let runbooks = format!("{}runbooks", lab.endpoints.url("alert-receiver", "web")?.replace("127.0.0.1", "localhost"));
+    let chromium = Chromium::start(&lab).await?;
+    let page = chromium.open(&format!("{url}/dashboards")).await?;
+    let listed = page.says("[...document.querySelectorAll('main h2 a')].map((a) => a.textContent).join('|')").await?;
+    let (mut panels, mut empty, mut times) = (0, Vec::new(), Vec::new());
+    for dashboard in &dashboards {
+        if !listed.split('|').any(|title| title == dashboard.title) {
+            bail!("the list of dashboards has no {:?}: {listed}", dashboard.title);
+        }
+        page.screen(1280, TALL).await?;
+        page.go(&format!("{url}/dashboards/{}?from=now-5m", dashboard.uid)).await?;
+        panels += dashboard.panels().count();
+        empty.extend(all_drawn(&page, dashboard).await.with_context(|| dashboard.title.clone())?);
+        let took = "performance.getEntriesByName('drawn')[0].duration.toFixed(0)";
+        times.push(format!("{} panels {} ms", dashboard.panels().count(), page.says(took).await?));
+        page.screen(1280, 900).await?;
+        page.keep(&folder, &format!("dashboard-{}", dashboard.uid)).await?;
+        let links = "[...document.querySelectorAll('.panel a, form a')].map((a) => a.href).filter((a) => a.includes('/runbooks')).join(' ')";
+        let links = page.says(links).await?;
+        if let Some(wrong) = links.split(' ').find(|link| !link.is_empty() && !link.starts_with(&runbooks)) {
+            bail!("{}: a link leads to {wrong}, the runbooks are at {runbooks}", dashboard.title);
+        }
+    }
+    let number = one_number(&lab, &page, &dashboards, &url).await?;
+    page.is_clean(&url)?;
+    Ok(format!("{panels} panels; {number}; drawn {times:?}; empty, as their descriptions say: {empty:?}"))
+}
+
+/// Every panel is drawn, or has nothing to show and says in its description that this may be. Gives the titles of those.
+async fn all_drawn(page: &crate::browser::Opened, dashboard: &Dashboard) -> Result<Vec<String>> {
+    let kinds = "[...document.querySelectorAll('[data-panel]')].map((p) => `${p.dataset.panel} ${p.dataset.kind ?? 'not asked'}`).join()";
+    let expected: Vec<(u32, &str, bool, &str)> =
+        dashboard.panels().map(|panel| (panel.id, kind(&panel.look), panel.may_be_empty, panel.title.as_str())).collect();
+    Ok(eventually("every panel is drawn", PATIENCE, EVERY, || async {
+        let drawn = page.says(kinds).await?;
+        let drawn: Vec<(&str, &str)> = drawn.split(',').filter_map(|panel| panel.split_once(' ')).collect();
+        let mut empty = Vec::new();
+        for (id, kind, may_be_empty, title) in &expected {
+            match drawn.iter().find(|(drawn, _)| *drawn == id.to_string()) {
+                Some((_, found)) if found == kind => {}
+                Some((_, "nothing")) if *may_be_empty => empty.push((*title).to_owned()),
+                found => return Ok(Answer::NotYet(format!("{title}: {found:?}"))),
+            }
+        }
+        Ok(Answer::Is(empty))
+    })
+    .await?)
+}
+
+fn kind(look: &Look) -> &'static str {
+    match look {
+        Look::Lines(_) => "lines",
+        Look::Stat { .. } => "stat",
+        Look::States { .. } => "states",
+        Look::Table(_) => "table",
+        Look::Documents => "documents",
+    }
+}
+
+/// A tile has the number that Prometheus gives for its query.
+async fn one_number(
+    lab: &Lab,
+    page: &crate::browser::Opened,
+    dashboards: &[Dashboard],
+    url: &str,
+) -> Result<String> {
+    let prometheus = Prometheus::new(lab.endpoints.url("prometheus", "web")?);
+    let stat = |dashboard: &Dashboard| {
+        let panel = dashboard.panels().find(|p| matches!(p.look, Look::Stat { .. }) && !p.may_be_empty)?;
+        Some((dashboard.uid.clone(), panel.clone()))
+    };
+    let (uid, panel) = dashboards.iter().find_map(stat).context("no dashboard has a tile")?;
+    page.go(&format!("{url}/dashboards/{uid}")).await?;
+    let tile = format!("document.querySelector('[data-panel=\"{}\"] dd')?.title ?? ''", panel.id);
+    let query = panel.queries[0].filled(&[]);
+    eventually(&format!("{}: the tile has the number of {query}", panel.title), PATIENCE, EVERY, || async {
+        let (shown, expected) = (page.says(&tile).await?, prometheus.query(&query).await?);
+        let expected = expected.first().context("Prometheus has no such series")?.value;
+        let equal = shown.parse().is_ok_and(|shown: f64| (shown - expected).abs() < 1e-9);
+        Ok(if equal { Answer::Is(()) } else { Answer::NotYet(format!("{shown}, Prometheus: {expected}")) })
+    })
+    .await?;
+    Ok(format!("{:?} has Prometheus' number", panel.title))
+}
