@@ -156,6 +156,12 @@ impl Opened {
         Ok(())
     }
 
+    pub(crate) async fn press(&self, key: &str, selector: &str) -> Result<()> {
+        let at = self.page.find_element(selector).await.with_context(|| selector.to_owned())?;
+        at.press_key(key).await?;
+        Ok(())
+    }
+
     pub(crate) async fn write(&self, selector: &str, text: &str) -> Result<()> {
         let field = self.page.find_element(selector).await.with_context(|| selector.to_owned())?;
         field.click().await?.type_str(text).await?;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use streamlab::clients::prometheus::Prometheus;
-use streamlab::dashboards::{Dashboard, Look};
+use streamlab::dashboards::{Dashboard, Look, Panel};
 use streamlab::probes::{Answer, eventually};
 
-use crate::browser::Chromium;
+use crate::browser::{Chromium, Opened};
 use crate::console::console;
 use crate::dashboards::chosen;
 use crate::lab::Lab;
@@ -33,7 +33,7 @@ async fn every_dashboard(lab: Arc<Lab>, of_logs: bool) -> Result<String> {
     let url = console(&lab)?;
     let dashboards = chosen(&lab, of_logs)?;
     let folder = lab.project.root.join("target/spec/pages");
-    let runbooks = format!("{}runbooks", lab.endpoints.url("alert-receiver", "web")?.replace("127.0.0.1", "localhost"));
+    let runbooks = format!("{}/runbooks", lab.endpoints.url("alert-receiver", "web")?.replace("127.0.0.1", "localhost"));
     let chromium = Chromium::start(&lab).await?;
     let page = chromium.open(&format!("{url}/dashboards")).await?;
     let listed = page.says("[...document.querySelectorAll('main h2 a')].map((a) => a.textContent).join('|')").await?;
@@ -57,12 +57,16 @@ async fn every_dashboard(lab: Arc<Lab>, of_logs: bool) -> Result<String> {
         }
     }
     let number = one_number(&lab, &page, &dashboards, &url).await?;
+    if !of_logs {
+        one_topic_alone(&page, &url).await?;
+        keys_tell_the_numbers(&page).await?;
+    }
     page.is_clean(&url)?;
     Ok(format!("{panels} panels; {number}; drawn {times:?}; empty, as their descriptions say: {empty:?}"))
 }
 
 /// Every panel is drawn, or has nothing to show and says in its description that this may be. Gives the titles of those.
-async fn all_drawn(page: &crate::browser::Opened, dashboard: &Dashboard) -> Result<Vec<String>> {
+async fn all_drawn(page: &Opened, dashboard: &Dashboard) -> Result<Vec<String>> {
     let kinds = "[...document.querySelectorAll('[data-panel]')].map((p) => `${p.dataset.panel} ${p.dataset.kind ?? 'not asked'}`).join()";
     let expected: Vec<(u32, &str, bool, &str)> =
         dashboard.panels().map(|panel| (panel.id, kind(&panel.look), panel.may_be_empty, panel.title.as_str())).collect();
@@ -95,13 +99,17 @@ fn kind(look: &Look) -> &'static str {
 /// A tile has the number that Prometheus gives for its query.
 async fn one_number(
     lab: &Lab,
-    page: &crate::browser::Opened,
+    page: &Opened,
     dashboards: &[Dashboard],
     url: &str,
 ) -> Result<String> {
     let prometheus = Prometheus::new(lab.endpoints.url("prometheus", "web")?);
+    // One series, without anything chosen at the head of its page.
+    let plain = |p: &&Panel| {
+        matches!(p.look, Look::Stat { named: false, .. }) && !p.may_be_empty && !p.queries[0].expression.contains('$')
+    };
     let stat = |dashboard: &Dashboard| {
-        let panel = dashboard.panels().find(|p| matches!(p.look, Look::Stat { .. }) && !p.may_be_empty)?;
+        let panel = dashboard.panels().find(plain)?;
         Some((dashboard.uid.clone(), panel.clone()))
     };
     let (uid, panel) = dashboards.iter().find_map(stat).context("no dashboard has a tile")?;
@@ -116,4 +124,24 @@ async fn one_number(
     })
     .await?;
     Ok(format!("{:?} has Prometheus' number", panel.title))
+}
+
+/// What is chosen at the head of a page is in its address, and the panels show nothing else.
+async fn one_topic_alone(page: &Opened, url: &str) -> Result<()> {
+    page.go(&format!("{url}/dashboards/kafka-topics?from=now-5m")).await?;
+    let shown = "[...new Set([...document.querySelectorAll('[data-panel] .legend th[scope=row]')].map((e) => e.textContent.split(' ')[0]))].join()";
+    page.until(&format!("{shown}.split(',').length > 1"), "true").await?;
+    let choose = "for (const o of document.querySelector('select[multiple]').options) o.selected = o.value === 'financial_transactions'";
+    page.says(choose).await?;
+    page.click("form button").await?;
+    page.until("new URLSearchParams(location.search).get('var-topic')", "financial_transactions").await?;
+    page.until(shown, "financial_transactions").await
+}
+
+/// Who has no mouse reads a chart's numbers by the arrow keys.
+async fn keys_tell_the_numbers(page: &Opened) -> Result<()> {
+    page.says("document.querySelector('.plot').focus()").await?;
+    page.press("ArrowLeft", ".plot").await?;
+    let told = "(document.querySelector('.tip:not([hidden])')?.textContent ?? '')";
+    page.until(&format!("{told}.includes('UTC') && {told}.includes('financial_transactions')"), "true").await
 }

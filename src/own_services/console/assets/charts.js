@@ -30,8 +30,14 @@
     return long ? text.slice(5, 16).replace("T", " ") : text.slice(11, 19).replace(/:00$/, "");
   }
 
-  function colour(name) {
-    return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  // A canvas takes no variable and no light-dark(): as the style sheet means it now.
+  const probe = make("span");
+  probe.hidden = true;
+  page.append(probe);
+
+  function colour(name, part = 1) {
+    probe.style.color = `var(--${name})`;
+    return getComputedStyle(probe).color.replace("rgb(", "rgba(").replace(")", `, ${part})`);
   }
 
   // One upon the other, with gaps where nothing is.
@@ -118,13 +124,12 @@
     // Bars hide what is behind them: the tallest first.
     if (panel.stacked && panel.bars) order.reverse();
     const series = order.map((index) => {
-      const own = colour(`s${index % 10}`);
-      const fill = panel.bars ? "" : Math.round((panel.fill * 255) / 100).toString(16).padStart(2, "0");
+      const name = `s${index % 10}`;
       return {
-        stroke: own,
+        stroke: colour(name),
         width: 1.5,
         dash: panel.series[index].dashed ? [10, 10] : undefined,
-        fill: panel.fill > 0 ? own + fill : undefined,
+        fill: panel.fill > 0 ? colour(name, panel.bars ? 1 : panel.fill / 100) : undefined,
         points: { show: false },
         paths: panel.bars ? uPlot.paths.bars({ size: [0.9, 24] }) : panel.steps ? uPlot.paths.stepped({ align: 1 }) : undefined,
       };
@@ -144,7 +149,7 @@
         {
           ...axis,
           values: (_, splits) => written(splits),
-          size: (_, values) => Math.max(36, ...(values ?? []).map((value) => value.length * 7 + 14)),
+          size: (_, values) => Math.max(36, ...(values ?? []).map((value) => value.length * 7 + 22)),
         },
       ],
       series: [{}, ...series],
@@ -342,6 +347,7 @@
     told.classList.toggle("problem", Boolean(problem));
   }
 
+  const drawn = new Map();
   let asking = false;
   async function ask() {
     if (asking || document.hidden || seen.size === 0) return;
@@ -355,6 +361,7 @@
       if (!answer.ok) throw new Error(found.error);
       marks = found.marks;
       for (const panel of found.panels) draw(panel, found.window);
+      for (const panel of found.panels) drawn.set(panel.id, () => draw(panel, found.window));
       say(found.problem);
       performance.measure("drawn", { start: 0 });
     } catch (error) {
@@ -379,5 +386,5 @@
   const every = Number(page.dataset.refresh);
   if (every > 0) setInterval(ask, every * 1000);
   document.addEventListener("visibilitychange", ask);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", ask);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach((again) => again()));
 })();

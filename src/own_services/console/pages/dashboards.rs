@@ -133,7 +133,7 @@ fn panel_of(console: &Console, panel: &Panel) -> Markup {
     let beside = matches!(&panel.look, Look::Lines(lines) if lines.legend_beside);
     let name = format!("panel-{}", panel.id);
     html! {
-        section.panel.beside[beside] class={ "w" (width) " h" (height) } aria-labelledby=(name) {
+        section class={ "panel w" (width) " h" (height) @if beside { " beside" } } aria-labelledby=(name) {
             header {
                 h3 id=(name) { (panel.title) }
                 details.about {
