@@ -6,6 +6,8 @@ use anyhow::{Context, Result, bail};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use super::schema_registry::percent;
+
 /// Documents that one question brings.
 const PAGE: usize = 2000;
 
@@ -14,6 +16,11 @@ const PAGE: usize = 2000;
 pub struct Elasticsearch {
     url: String,
 }
+
+/// A question that makes no sense to it, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("Elasticsearch refuses this: {0}")]
+pub struct Refused(pub String);
 
 /// A document, by what makes it that one.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,10 +60,11 @@ impl Elasticsearch {
 
     async fn done(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
         let (status, answer) = self.ask(method, path, body).await?;
-        if !status.is_success() {
-            bail!("{}/{path} answers {status}: {}", self.url, reason(&answer));
+        match status {
+            _ if status.is_success() => Ok(answer),
+            StatusCode::BAD_REQUEST => bail!(Refused(reason(&answer))),
+            _ => bail!("{}/{path} answers {status}: {}", self.url, reason(&answer)),
         }
-        Ok(answer)
     }
 
     /// Makes or replaces an index template.
@@ -192,6 +200,20 @@ impl Elasticsearch {
     pub async fn search(&self, indices: &str, question: &Value) -> Result<Value> {
         let path = format!("{indices}/_search?ignore_unavailable=true&allow_no_indices=true");
         self.searched(&path, question).await
+    }
+
+    /// One document; none where it is not there.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn one(&self, index: &str, id: &str) -> Result<Option<Document>> {
+        let path = format!("{}/_doc/{}", percent(index), percent(id));
+        let (status, answer) = self.ask(Method::GET, &path, None).await?;
+        match status {
+            StatusCode::OK => Ok(Some(document(&answer))),
+            StatusCode::NOT_FOUND => Ok(None),
+            _ => bail!("{}/{path} answers {status}: {}", self.url, reason(&answer)),
+        }
     }
 
     /// Every field that can be searched in some indices.

@@ -9,6 +9,7 @@ mod charts;
 mod cluster;
 mod dashboards;
 mod guard;
+mod logs;
 mod monitoring;
 mod pages;
 mod window;
@@ -28,6 +29,7 @@ use tokio::sync::{Semaphore, watch};
 use self::charts::Charts;
 use self::cluster::Cluster;
 use self::dashboards::Dashboards;
+use self::logs::Logs;
 use self::monitoring::Monitoring;
 use super::metrics::{Registry, Requests, serve};
 use crate::clients::browse::Browser;
@@ -55,6 +57,7 @@ struct Console {
     streams: Arc<Semaphore>,
     dashboards: Dashboards,
     charts: Charts,
+    logs: Option<Logs>,
     /// Where the runbooks are on the host.
     runbooks: Option<String>,
 }
@@ -88,8 +91,10 @@ pub async fn run(listener: TcpListener, given: Given<'_>, stop: watch::Receiver<
     let schemas = registry_url.clone().map(SchemaRegistry::new);
     let dashboards = Dashboards::of(&lab, files)?;
     let charts = Charts::read(charts).with_context(|| charts.display().to_string())?;
+    let logs = Logs::of(&lab);
     let console = Arc::new(Console {
         lab,
+        logs,
         dashboards,
         charts,
         runbooks,
@@ -114,6 +119,9 @@ pub async fn run(listener: TcpListener, given: Given<'_>, stop: watch::Receiver<
         .route("/alerts", get(pages::alerts::alerts))
         .route("/dashboards", get(pages::dashboards::list))
         .route("/dashboards/{uid}", get(pages::dashboards::dashboard))
+        .route("/logs", get(pages::logs::page))
+        .route("/logs/{index}/{id}", get(pages::logs::one))
+        .route("/api/logs", get(pages::logs::data))
         .route("/api/dashboards/{uid}", get(pages::dashboards::data))
         .route("/api/alerts", get(api::alerts))
         .route("/api/silences", post(api::silence))

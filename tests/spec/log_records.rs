@@ -21,7 +21,7 @@ use crate::trial::{Chapter, Check, PATIENCE, Trial};
 #[derive(Clone, Copy)]
 pub(crate) struct Environment {
     name: &'static str,
-    topic: &'static str,
+    pub(crate) topic: &'static str,
     index: &'static str,
     /// What its pipeline drops.
     drops: Option<&'static str>,

@@ -1,7 +1,7 @@
 //! Grafana's dashboards, asked anew for every page that shows them: the questions of the panels that somebody sees, each once for
 //! all pages. [`drawn`] says what a page draws of the answers.
 
-mod drawn;
+pub(super) mod drawn;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

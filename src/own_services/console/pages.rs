@@ -3,6 +3,7 @@
 pub(super) mod alerts;
 pub(super) mod dashboards;
 pub(super) mod groups;
+pub(super) mod logs;
 pub(super) mod schemas;
 pub(super) mod topics;
 
@@ -21,12 +22,13 @@ use crate::clients::schema_registry::percent;
 use crate::topology::KAFKA;
 
 /// Address and name.
-const PAGES: [(&str, &str); 6] = [
+const PAGES: [(&str, &str); 7] = [
     ("/", "Lab"),
     ("/dashboards", "Dashboards"),
     ("/topics", "Topics"),
     ("/groups", "Groups"),
     ("/schemas", "Schemas"),
+    ("/logs", "Logs"),
     ("/alerts", "Alerts"),
 ];
 
@@ -76,7 +78,7 @@ impl Console {
                         strong { "Streamlab" }
                         span { "lab " (self.lab.lab) @if self.lab.instance != "default" { " · " (self.lab.instance) } }
                         nav aria-label="Pages" {
-                            @for (href, name) in PAGES {
+                            @for (href, name) in PAGES.into_iter().filter(|(href, _)| *href != "/logs" || self.logs.is_some()) {
                                 a href=(href) aria-current=[(href == current).then_some("page")] {
                                     (name)
                                     @if href == "/alerts" {

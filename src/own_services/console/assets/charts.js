@@ -99,12 +99,12 @@
       tip.hidden = at === null || at === undefined || plot.cursor.left < 0;
       if (tip.hidden) return;
       tip.append(make("time", "", `${clock(panel.times[at])} UTC`));
-      const known = panel.series.map((one, index) => ({ one, index, value: one.values[at] })).filter((of) => of.value !== null);
+      const known = panel.series.map((one) => ({ one, value: one.values[at] })).filter((of) => of.value !== null);
       known.sort((a, b) => b.value - a.value);
       const list = make("ul");
-      for (const { one, index, value } of known.slice(0, 20)) {
+      for (const { one, value } of known.slice(0, 20)) {
         const row = make("li");
-        row.append(make("span", `swatch s${index % 10}`), `${one.name}: ${digits(value / panel.scale.divisor)}${panel.scale.behind}`);
+        row.append(make("span", `swatch ${one.colour}`), `${one.name}: ${digits(value / panel.scale.divisor)}${panel.scale.behind}`);
         list.append(row);
       }
       const now = panel.times[at];
@@ -124,7 +124,7 @@
     // Bars hide what is behind them: the tallest first.
     if (panel.stacked && panel.bars) order.reverse();
     const series = order.map((index) => {
-      const name = `s${index % 10}`;
+      const name = panel.series[index].colour;
       return {
         stroke: colour(name),
         width: 1.5,
@@ -165,13 +165,12 @@
   }
 
   function legend(panel, table) {
-    const rows = panel.series.map((one, index) => ({ one, index }));
-    rows.sort((a, b) => b.one.sorts - a.one.sorts);
-    table.replaceChildren(...rows.map(({ one, index }) => {
+    const rows = [...panel.series].sort((a, b) => b.sorts - a.sorts);
+    table.replaceChildren(...rows.map((one) => {
       const row = make("tr");
       const name = make("th");
       name.scope = "row";
-      name.append(make("span", `swatch s${index % 10}${one.dashed ? " dashed" : ""}`), one.name);
+      name.append(make("span", `swatch ${one.colour}${one.dashed ? " dashed" : ""}`), one.name);
       row.append(name, make("td", "number", one.last), make("td", "number", one.max));
       return row;
     }));
@@ -197,7 +196,7 @@
     tip.hidden = true;
     const table = make("table");
     const head = make("tr");
-    for (const [name, className] of [["Name", ""], ["Last", "number"], ["Most", "number"]]) {
+    for (const [name, className] of [["Name", ""], [panel.last, "number"], ["Most", "number"]]) {
       const cell = make("th", className, name);
       cell.scope = "col";
       head.append(cell);
@@ -307,12 +306,42 @@
 
   function drawDocuments(panel, place) {
     const list = scrolled("Log records", "documents");
+    if (panel.found) list.append(make("p", "quiet", `${panel.found} found; the newest ${panel.lines.length}:`));
     for (const line of panel.lines) {
       const row = make("p");
-      row.append(make("time", "", line.at), " ", make("strong", "", line.level), " ", make("code", "", line.message));
+      const at = make("time", "", line.at);
+      if (line.address) {
+        const link = make("a");
+        link.href = line.address;
+        link.append(at);
+        row.append(link);
+      } else row.append(at);
+      row.append(" ", make("strong", `level ${line.level}`, line.level), " ", line.from, " ", make("code", "", line.message));
       list.append(row);
     }
     place.replaceChildren(list);
+  }
+
+  // Values that narrow the query of the page when they are followed.
+  function drawValues(panel, place) {
+    const lists = panel.fields.map(({ field, counted }) => {
+      const list = make("ul");
+      for (const [value, count] of counted) {
+        const query = new URLSearchParams(location.search);
+        const asked = query.get("q")?.trim();
+        const part = `${field}:"${value.replace(/["\\]/g, "\\$&")}"`;
+        query.set("q", asked ? `(${asked}) AND ${part}` : part);
+        const link = make("a", "", value);
+        link.href = `?${query}`;
+        const row = make("li");
+        row.append(link, " ", make("span", "quiet", count));
+        list.append(row);
+      }
+      const of = make("div");
+      of.append(make("h3", "", field), list);
+      return of;
+    });
+    place.replaceChildren(...lists);
   }
 
   function draw(panel, window) {
@@ -329,6 +358,7 @@
     else if (panel.kind === "states") drawStates(panel, place, window);
     else if (panel.kind === "table") drawTable(panel, place);
     else if (panel.kind === "documents") drawDocuments(panel, place);
+    else if (panel.kind === "values") drawValues(panel, place);
     else if (panel.kind === "problem") place.replaceChildren(make("p", "problem", panel.why));
     else place.replaceChildren(make("p", "quiet", "Nothing to show in this time."));
     const scroll = place.querySelector(".scroll");

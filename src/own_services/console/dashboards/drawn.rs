@@ -25,7 +25,7 @@ pub(super) enum Answer {
 /// What a page draws.
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
-pub(super) enum Drawn {
+pub(in crate::own_services::console) enum Drawn {
     Lines {
         times: Vec<i64>,
         series: Vec<Line>,
@@ -36,6 +36,8 @@ pub(super) enum Drawn {
         steps: bool,
         bars: bool,
         stacked: bool,
+        /// What the first number of the legend is.
+        last: &'static str,
         /// Numbers that are marked, and their colours.
         limits: Vec<(f64, String)>,
     },
@@ -52,6 +54,12 @@ pub(super) enum Drawn {
     },
     Documents {
         lines: Vec<Document>,
+        /// How many there are, where these are not all.
+        found: Option<String>,
+    },
+    /// The values of fields, and how many documents have them.
+    Values {
+        fields: Vec<Values>,
     },
     /// Why there is nothing to draw.
     Problem {
@@ -63,7 +71,7 @@ pub(super) enum Drawn {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Line {
+pub(in crate::own_services::console) struct Line {
     name: String,
     values: Vec<Option<f64>>,
     /// The last and the largest as people read them, and the last as it is, to sort by.
@@ -71,10 +79,48 @@ pub(super) struct Line {
     max: String,
     sorts: f64,
     dashed: bool,
+    /// Its name in the style sheet.
+    colour: String,
+}
+
+/// Colours of series, which have numbers in the style sheet.
+const COLOURS: usize = 10;
+
+impl Line {
+    /// Documents by time.
+    pub(in crate::own_services::console) fn counted(
+        name: String,
+        points: &[(i64, f64)],
+        window: Window,
+        colour: &str,
+    ) -> Self {
+        let all: f64 = points.iter().map(|(_, count)| count).sum();
+        let values = placed(points, window);
+        let max = values.iter().flatten().copied().reduce(f64::max).unwrap_or_default();
+        let colour = colour.to_owned();
+        Self { name, values, last: format!("{all:.0}"), max: format!("{max:.0}"), sorts: all, dashed: false, colour }
+    }
+}
+
+/// Documents by time as bars, one upon the other.
+pub(in crate::own_services::console) fn bars(series: Vec<Line>, window: Window) -> Drawn {
+    Drawn::Lines {
+        times: window.times().collect(),
+        series,
+        scale: Unit::None.scale(0.0),
+        min: Some(0.0),
+        max: None,
+        fill: 100,
+        steps: false,
+        bars: true,
+        stacked: true,
+        last: "In all",
+        limits: Vec::new(),
+    }
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Tile {
+pub(in crate::own_services::console) struct Tile {
     /// Where it is shown.
     name: Option<String>,
     text: String,
@@ -86,14 +132,14 @@ pub(super) struct Tile {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct StateRow {
+pub(in crate::own_services::console) struct StateRow {
     name: String,
     stretches: Vec<Stretch>,
 }
 
 /// A number for a time, of which the end is not part.
 #[derive(Debug, PartialEq, Serialize)]
-pub(super) struct Stretch {
+pub(in crate::own_services::console) struct Stretch {
     start: i64,
     end: i64,
     text: String,
@@ -101,16 +147,28 @@ pub(super) struct Stretch {
 }
 
 #[derive(Debug, PartialEq, Serialize)]
-pub(super) struct Column {
+pub(in crate::own_services::console) struct Column {
     name: String,
     number: bool,
 }
 
+/// A log record.
+#[derive(Debug, Default, Serialize)]
+pub(in crate::own_services::console) struct Document {
+    pub(in crate::own_services::console) at: String,
+    pub(in crate::own_services::console) level: String,
+    /// Who has said it.
+    pub(in crate::own_services::console) from: String,
+    pub(in crate::own_services::console) message: String,
+    /// Its page; empty where it has none.
+    pub(in crate::own_services::console) address: String,
+}
+
+/// The values of a field, the most frequent first, each with the number of documents that have it.
 #[derive(Debug, Serialize)]
-pub(super) struct Document {
-    at: String,
-    level: String,
-    message: String,
+pub(in crate::own_services::console) struct Values {
+    pub(in crate::own_services::console) field: String,
+    pub(in crate::own_services::console) counted: Vec<(String, String)>,
 }
 
 /// One series, whatever it was asked of.
@@ -141,7 +199,7 @@ pub(super) fn drawn(panel: &Panel, answers: &[Arc<Answer>], window: Window) -> D
         }
         Look::Documents => {
             let lines = documents(panel, answers);
-            nothing(lines.is_empty(), Drawn::Documents { lines })
+            nothing(lines.is_empty(), Drawn::Documents { lines, found: None })
         }
     }
 }
@@ -213,13 +271,15 @@ fn lines(field: &Field, look: &Lines, series: Vec<Named>, window: Window) -> Dra
     let mut largest: f64 = 0.0;
     let series: Vec<Line> = series
         .into_iter()
-        .map(|Named { name, points }| {
+        .enumerate()
+        .map(|(number, Named { name, points })| {
             let values = placed(&points, window);
             let max = values.iter().flatten().copied().reduce(f64::max);
             let last = values.iter().rev().flatten().next().copied();
             largest = largest.max(max.unwrap_or_default().abs());
             let dashed = look.dashed.iter().any(|end| name.ends_with(end));
-            Line { name, values, last: text(last), max: text(max), sorts: last.unwrap_or(f64::MIN), dashed }
+            let sorts = last.unwrap_or(f64::MIN);
+            Line { name, values, last: text(last), max: text(max), sorts, dashed, colour: format!("s{}", number % COLOURS) }
         })
         .collect();
     if look.stacked {
@@ -237,6 +297,7 @@ fn lines(field: &Field, look: &Lines, series: Vec<Named>, window: Window) -> Dra
         steps: look.steps,
         bars: look.bars,
         stacked: look.stacked,
+        last: "Last",
         limits: limits.cloned().collect(),
     }
 }
@@ -330,6 +391,7 @@ fn documents(panel: &Panel, answers: &[Arc<Answer>]) -> Vec<Document> {
                 at: text(document, "@timestamp"),
                 level: text(document, "level"),
                 message: text(document, "message"),
+                ..Document::default()
             }));
         }
     }

@@ -58,21 +58,9 @@ pub(in crate::own_services::console) async fn dashboard(
     let body = html! {
         p.quiet { (dashboard.description) }
         form.search method="get" {
-            label { "Time shown"
-                select name="from" {
-                    @if !TIMES.iter().any(|(value, _)| *value == from) { option value=(from) selected { "from " (from) } }
-                    @for (value, name) in TIMES { option value=(value) selected[value == from] { (name) } }
-                }
-            }
-            @if to != "now" { label { "To" input name="to" value=(to); } }
+            (times(from, to))
             @for variable in &dashboard.variables { (choice(variable, &values, &chosen)) }
-            label { "Asked again"
-                select name="refresh" {
-                    @for (value, name) in [(5, "every 5 s"), (30, "every 30 s"), (0, "never")] {
-                        option value=(value) selected[value == refresh] { (name) }
-                    }
-                }
-            }
+            (refreshes(refresh))
             button { "Show" }
             @for link in &dashboard.links { (link_of(&console, link, dashboard, from, to)) }
         }
@@ -91,6 +79,32 @@ pub(in crate::own_services::console) async fn dashboard(
         (commands(&queries(&console, dashboard)))
     };
     Ok(console.frame_with_charts(&dashboard.title, "/dashboards", None, &body))
+}
+
+/// The fields of a form that say which time is shown.
+pub(super) fn times(from: &str, to: &str) -> Markup {
+    html! {
+        label { "Time shown"
+            select name="from" {
+                @if !TIMES.iter().any(|(value, _)| *value == from) { option value=(from) selected { "from " (from) } }
+                @for (value, name) in TIMES { option value=(value) selected[value == from] { (name) } }
+            }
+        }
+        @if to != "now" { label { "To" input name="to" value=(to); } }
+    }
+}
+
+/// The field of a form that says every how many seconds the page asks.
+pub(super) fn refreshes(seconds: u64) -> Markup {
+    html! {
+        label { "Asked again"
+            select name="refresh" {
+                @for (value, name) in [(5, "every 5 s"), (30, "every 30 s"), (0, "never")] {
+                    option value=(value) selected[value == seconds] { (name) }
+                }
+            }
+        }
+    }
 }
 
 fn choice(variable: &Variable, values: &BTreeMap<String, Vec<String>>, chosen: &Chosen) -> Markup {
