@@ -1,13 +1,14 @@
 //! The lab's console: what a person wants to look at, as pages and as JSON. It changes nothing but silences.
 //!
-//! [`cluster`] looks at Kafka and [`monitoring`] while somebody looks at the console, [`dashboards`] draws Grafana's files, [`asked`] and
-//! [`window`] read what a request wants, [`api`] answers programs, [`pages`] people, [`guard`] decides who is answered at all.
+//! [`cluster`] looks at Kafka and [`monitoring`] while somebody looks at the console, [`dashboards`] draws Grafana's files,
+//! [`diagram`] the lab, [`logs`] finds log records, [`asked`] and [`window`] read what a request wants, [`api`] answers programs, [`pages`] people, [`guard`] decides who is answered at all.
 
 mod api;
 mod asked;
 mod charts;
 mod cluster;
 mod dashboards;
+mod diagram;
 mod guard;
 mod logs;
 mod monitoring;
@@ -108,7 +109,7 @@ pub async fn run(listener: TcpListener, given: Given<'_>, stop: watch::Receiver<
     let mut registry = Registry::new();
     let requests = Requests::new(&mut registry);
     let routes = Router::new()
-        .route("/", get(pages::overview))
+        .route("/", get(pages::lab::overview))
         .route("/topics", get(pages::topics::topics))
         .route("/topics/{topic}", get(pages::topics::topic))
         .route("/topics/{topic}/{partition}/{offset}", get(pages::topics::record))
@@ -119,6 +120,8 @@ pub async fn run(listener: TcpListener, given: Given<'_>, stop: watch::Receiver<
         .route("/alerts", get(pages::alerts::alerts))
         .route("/dashboards", get(pages::dashboards::list))
         .route("/dashboards/{uid}", get(pages::dashboards::dashboard))
+        .route("/services/{group}", get(pages::lab::group))
+        .route("/faults", get(pages::faults::faults))
         .route("/logs", get(pages::logs::page))
         .route("/logs/{index}/{id}", get(pages::logs::one))
         .route("/api/logs", get(pages::logs::data))

@@ -7,7 +7,7 @@ use toml::Spanned;
 use super::Instance;
 use super::check::Check;
 use super::roster::Roster;
-use super::rows::{Alert, Command, Fault, Flow, HOST, Step, station};
+use super::rows::{Alert, Command, Fault, Flow, HOST, Step, stations};
 
 impl Check<'_> {
     pub(super) fn rows(&mut self) {
@@ -60,8 +60,7 @@ impl Check<'_> {
     fn flow(&mut self, flow: &Flow, labs: &[Roster<'_>]) {
         let before = self.found.len();
         for at in &flow.path {
-            let name = station(at.get_ref());
-            if name != HOST {
+            for name in stations(at.get_ref()).filter(|name| *name != HOST) {
                 self.must_exist(at, name);
             }
         }

@@ -36,4 +36,4 @@ pub use resolve::parse_bytes;
 pub use rows::{Alert, Command, Fault, Flow, Step, Topic};
 pub use source::Source;
 pub use targets::{Probe, Target};
-pub use view::{LabView, ServiceView};
+pub use view::{FaultView, LabView, ServiceView, WayView};

@@ -34,7 +34,7 @@ pub(super) const MOST_REPLICAS: i32 = 3;
 pub struct Flow {
     /// Identifier, also the test's name.
     pub id: Spanned<String>,
-    /// Stations from → through → to: a role, service or group, optionally `: what`, or `host: what`.
+    /// Stations from → through → to: a role, service or group, or several side by side as `a + b`, optionally `: what`; or `host: what`.
     pub path: Vec<Spanned<String>>,
     /// Roles, services or groups that are not on the path but must have run (set-up).
     #[serde(default)]
@@ -212,7 +212,7 @@ impl Fault {
 impl Flow {
     /// Roles, services and groups on the path and beside it, without the stations on the host.
     pub fn stations(&self) -> impl Iterator<Item = &str> {
-        let on_path = self.path.iter().map(|s| station(s.get_ref())).filter(|s| *s != HOST);
+        let on_path = self.path.iter().flat_map(|s| stations(s.get_ref())).filter(|s| *s != HOST);
         on_path.chain(self.needs.iter().map(|n| n.get_ref().as_str()))
     }
 
@@ -225,7 +225,7 @@ impl Flow {
 /// The station that is no service: a program on the machine itself.
 pub(super) const HOST: &str = "host";
 
-/// The part of a station before its colon: a service, a group, or `host`.
-pub(super) fn station(text: &str) -> &str {
-    text.split(':').next().unwrap_or(text).trim()
+/// What a station names before its colon: a role, a service or a group, several with `+` between them, or `host`.
+pub(super) fn stations(text: &str) -> impl Iterator<Item = &str> {
+    text.split(':').next().unwrap_or(text).split('+').map(str::trim)
 }

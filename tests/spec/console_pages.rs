@@ -30,6 +30,8 @@ async fn pages(lab: Arc<Lab>) -> Result<String> {
     let page = chromium.open(&url).await?;
     for (path, name) in [
         ("/", "lab"),
+        ("/services/event-producer", "service"),
+        ("/faults", "faults"),
         ("/topics", "topics"),
         ("/topics/user-events", "topic"),
         (&format!("/topics/{TOPIC}/{}/{}", at.partition, at.offset), "record"),
@@ -66,7 +68,7 @@ async fn pages(lab: Arc<Lab>) -> Result<String> {
     }
     follows(&lab, &chromium, &url, &run).await?;
     page.is_clean(&url)?;
-    Ok("7 pages, light and dark, in target/spec/pages".to_owned())
+    Ok("9 pages, light and dark, in target/spec/pages".to_owned())
 }
 
 /// A subject of this run with two versions, the second with one field more.

@@ -2,7 +2,9 @@
 
 pub(super) mod alerts;
 pub(super) mod dashboards;
+pub(super) mod faults;
 pub(super) mod groups;
+pub(super) mod lab;
 pub(super) mod logs;
 pub(super) mod schemas;
 pub(super) mod topics;
@@ -19,10 +21,11 @@ use super::api::Refused;
 use super::asked::shown;
 use super::cluster::Seen;
 use crate::clients::schema_registry::percent;
+use crate::dashboards::RUNBOOKS;
 use crate::topology::KAFKA;
 
 /// Address and name.
-const PAGES: [(&str, &str); 7] = [
+const PAGES: [(&str, &str); 8] = [
     ("/", "Lab"),
     ("/dashboards", "Dashboards"),
     ("/topics", "Topics"),
@@ -30,6 +33,7 @@ const PAGES: [(&str, &str); 7] = [
     ("/schemas", "Schemas"),
     ("/logs", "Logs"),
     ("/alerts", "Alerts"),
+    ("/faults", "Faults"),
 ];
 
 /// A page that could not be made, in the same frame.
@@ -105,6 +109,26 @@ impl Console {
         Html(page.into_string())
     }
 
+    /// Where a runbook is in this instance: Grafana's files name the documented place.
+    fn runbook(&self, address: &str) -> String {
+        match (address.strip_prefix(RUNBOOKS), &self.runbooks) {
+            (Some(rest), Some(own)) => format!("{own}{rest}"),
+            _ => address.to_owned(),
+        }
+    }
+
+    /// The alerts that have a runbook, as links, each with its state where it fires or is pending.
+    fn alerts_as_links<'a>(&self, seen: &Seen, names: impl IntoIterator<Item = &'a String>) -> Markup {
+        let state = |name: &str| seen.monitored.alerts.iter().find(|known| known.alert == name).map(|known| &known.state);
+        html! {
+            @for name in names {
+                a href=(self.runbook(&format!("{RUNBOOKS}#{}", name.to_lowercase()))) rel="noreferrer" { (name) }
+                @if let Some(state) = state(name) { " " span.firing[state.starts_with("firing")] { (state) } }
+                " "
+            }
+        }
+    }
+
     fn kafka(&self) -> &str {
         self.lab.host_roles.get(KAFKA).map_or("localhost", String::as_str)
     }
@@ -133,64 +157,6 @@ fn commands(commands: &[String]) -> Markup {
 
 pub(super) async fn not_found(State(console): State<Arc<Console>>, uri: Uri) -> Failed {
     Failed(console, Refused(StatusCode::NOT_FOUND, format!("no page {}", uri.path())))
-}
-
-pub(super) async fn overview(State(console): State<Arc<Console>>) -> Html<String> {
-    let seen = console.cluster.now().await;
-    let offline = seen.groups.topics.values().flat_map(|t| t.partitions.values()).filter(|(l, ..)| *l < 0);
-    let behind = seen
-        .groups
-        .topics
-        .values()
-        .flat_map(|t| t.partitions.values())
-        .filter(|(_, r, isr)| isr.len() < r.len());
-    let body = html! {
-        dl.figures {
-            div { dt { "Brokers" } dd { (seen.groups.brokers.len()) } }
-            div { dt { "Topics" } dd { a href="/topics" { (seen.groups.topics.len()) } } }
-            div { dt { "Records a second" } dd data-live="rate" { (rate(seen.rate())) } }
-            div { dt { "Consumer groups" } dd { a href="/groups" { (seen.groups.groups.len()) } } }
-            div { dt { "Partitions without a leader" } dd { (offline.count()) } }
-            div { dt { "Partitions not in sync" } dd { (behind.count()) } }
-        }
-        div.scroll tabindex="0" role="region" aria-label="Services" {
-            table {
-                caption { "Services of the lab" }
-                thead {
-                    tr {
-                        th scope="col" { "Service" } th scope="col" { "Answers" } th scope="col" { "What it does" }
-                        th scope="col" { "On this machine" }
-                    }
-                }
-                tbody data-mark=(seen.monitored.mark()) {
-                    @for service in &console.lab.services {
-                        tr {
-                            th scope="row" { (service.name) }
-                            td {
-                                @match seen.monitored.up.get(&service.name) {
-                                    Some(true) => "yes",
-                                    Some(false) => span.firing { "no" },
-                                    None => "–",
-                                }
-                            }
-                            td { (service.about) }
-                            td {
-                                @for (address, about) in &service.pages {
-                                    div {
-                                        @if address.starts_with("http://") { a href=(address) rel="noreferrer" { (address) } }
-                                        @else { code { (address) } }
-                                        " " (about)
-                                    }
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        (commands(&[format!("./lab status{}", console.instance_option())]))
-    };
-    console.frame("Lab", "/", Some(&seen), &body)
 }
 
 /// A text as one word of a shell.

@@ -25,6 +25,11 @@ function show(news) {
     all += perSecond ?? 0;
   }
   live("rate").forEach((e) => { e.textContent = rate(all); });
+  // Of several topics together.
+  document.querySelectorAll('[data-live="rates"]').forEach((e) => {
+    const known = e.dataset.of.split(",").map((topic) => news.topics[topic]?.[2] ?? null).filter((perSecond) => perSecond !== null);
+    if (known.length > 0) e.textContent = `${rate(known.reduce((sum, one) => sum + one, 0))}/s`;
+  });
   for (const [group, lag] of Object.entries(news.groups)) {
     live("lag", group).forEach((e) => { e.textContent = lag; });
   }

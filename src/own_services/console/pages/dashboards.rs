@@ -11,7 +11,7 @@ use maud::{Markup, html};
 use serde_json::json;
 
 use super::{Console, Failed, commands};
-use crate::dashboards::{Dashboard, Link, Look, Panel, RUNBOOKS, Variable};
+use crate::dashboards::{Dashboard, Link, Look, Panel, Variable};
 use crate::own_services::console::api::Refused;
 use crate::own_services::console::window::Window;
 
@@ -243,16 +243,6 @@ pub(in crate::own_services::console) async fn data(
         Err(why) => (Vec::new(), Some(why)),
     };
     Ok(Json(json!({ "window": window, "panels": panels, "marks": marks, "problem": problem })).into_response())
-}
-
-impl Console {
-    /// Where a runbook is in this instance: the files name the documented place.
-    fn runbook(&self, address: &str) -> String {
-        match (address.strip_prefix(RUNBOOKS), &self.runbooks) {
-            (Some(rest), Some(own)) => format!("{own}{rest}"),
-            _ => address.to_owned(),
-        }
-    }
 }
 
 #[cfg(test)]
