@@ -24,6 +24,11 @@ use crate::lab::Lab;
 use crate::trial::PATIENCE;
 
 const EVERY: Duration = Duration::from_millis(100);
+/// Where the image has axe.
+const AXE: &str = "/usr/share/streamlab/axe.min.js";
+/// What axe finds on a page, a line each: the rule, how bad it is, and the first elements.
+const VIOLATIONS: &str = "axe.run({ resultTypes: ['violations'] }).then((found) => found.violations.map((rule) => \
+    `${rule.id} (${rule.impact}), ${rule.help}: ${rule.nodes.slice(0, 3).map((node) => node.target.join(' ')).join('; ')}`).join('\\n'))";
 
 /// A running Chromium. It ends with this value.
 pub(crate) struct Chromium {
@@ -31,6 +36,8 @@ pub(crate) struct Chromium {
     /// `docker run`: the container ends with it.
     _client: Child,
     container: String,
+    /// What says of a page what people cannot use.
+    axe: Arc<str>,
 }
 
 /// An open page, with what went wrong on it and what it asked for.
@@ -38,6 +45,7 @@ pub(crate) struct Opened {
     page: Page,
     wrong: Arc<Mutex<Vec<String>>>,
     asked: Arc<Mutex<Vec<String>>>,
+    axe: Arc<str>,
 }
 
 impl Chromium {
@@ -77,7 +85,9 @@ impl Chromium {
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let (browser, mut handler) = Browser::connect(address).await?;
         tokio::spawn(async move { while handler.next().await.is_some() {} });
-        Ok(Self { browser, _client: client, container })
+        let axe = Command::new("docker").args(["exec", &container, "cat", AXE]).output().await?;
+        let axe = String::from_utf8(axe.stdout).context("axe is no text")?.into();
+        Ok(Self { browser, _client: client, container, axe })
     }
 
     pub(crate) async fn open(&self, url: &str) -> Result<Opened> {
@@ -101,7 +111,7 @@ impl Chromium {
         });
         page.enable_log().await?;
         page.enable_runtime().await?;
-        let opened = Opened { page, wrong, asked };
+        let opened = Opened { page, wrong, asked, axe: Arc::clone(&self.axe) };
         opened.screen(1280, 900).await?;
         opened.go(url).await?;
         Ok(opened)
@@ -182,7 +192,13 @@ impl Opened {
         Ok(())
     }
 
-    /// Keeps how the page looks, light and dark.
+    /// What axe finds on the page, a line each; empty where it finds nothing.
+    pub(crate) async fn keeps_out(&self) -> Result<String> {
+        self.page.evaluate(self.axe.as_ref()).await.context("axe does not run")?;
+        self.says(VIOLATIONS).await
+    }
+
+    /// Keeps how the page looks, light and dark. Nobody is kept out of either: axe finds nothing.
     pub(crate) async fn keep(&self, folder: &Path, name: &str) -> Result<()> {
         std::fs::create_dir_all(folder)?;
         for scheme in ["light", "dark"] {
@@ -190,7 +206,18 @@ impl Opened {
             self.page.execute(SetEmulatedMediaParams::builder().feature(feature).build()).await?;
             let picture = self.page.screenshot(ScreenshotParams::builder().build()).await?;
             std::fs::write(folder.join(format!("{name}-{scheme}.png")), picture)?;
+            let found = self.keeps_out().await?;
+            if !found.is_empty() {
+                bail!("the page {name}, {scheme}, keeps people out:\n{found}");
+            }
         }
+        // On a narrow screen a page is read from the top to the bottom, and never from the left to the right.
+        self.screen(360, 800).await?;
+        let width: u32 = self.says("document.documentElement.scrollWidth").await?.parse()?;
+        if width > 360 {
+            bail!("the page {name} is {width} pixels wide on a screen of 360");
+        }
+        self.screen(1280, 900).await?;
         Ok(())
     }
 }

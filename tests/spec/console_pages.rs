@@ -68,6 +68,12 @@ async fn pages(lab: Arc<Lab>) -> Result<String> {
     }
     follows(&lab, &chromium, &url, &run).await?;
     page.is_clean(&url)?;
+    // A picture that says nothing to who cannot see it would have been found.
+    page.says("document.querySelector('main').append(new Image())").await?;
+    let found = page.keeps_out().await?;
+    if !found.contains("image-alt") {
+        bail!("axe does not find a picture without a text: {found}");
+    }
     Ok("9 pages, light and dark, in target/spec/pages".to_owned())
 }
 

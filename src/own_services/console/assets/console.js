@@ -18,11 +18,11 @@ function show(news) {
     e.hidden = news.problem === null;
     e.textContent = news.problem === null ? "" : `Kafka does not answer: ${news.problem}`;
   });
-  let all = 0;
+  let all = null;
   for (const [topic, [, offsets, perSecond]] of Object.entries(news.topics)) {
     live("offsets", topic).forEach((e) => { e.textContent = offsets; });
     live("rate", topic).forEach((e) => { e.textContent = rate(perSecond); });
-    all += perSecond ?? 0;
+    if (perSecond !== null) all = (all ?? 0) + perSecond;
   }
   live("rate").forEach((e) => { e.textContent = rate(all); });
   // Of several topics together.

@@ -182,7 +182,8 @@ fn marked(text: &str) -> Markup {
     }
 }
 
-fn coded(text: &str) -> Markup {
+/// A text with `` `code` `` in it.
+pub(super) fn coded(text: &str) -> Markup {
     html! {
         @for (number, part) in text.split('`').enumerate() {
             @if number % 2 == 1 { code { (part) } } @else { (part) }

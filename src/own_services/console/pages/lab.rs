@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::Html;
 use maud::{Markup, html};
 
+use super::dashboards::coded;
 use super::{Console, Failed, commands, rate};
 use crate::own_services::console::api::Refused;
 use crate::own_services::console::cluster::Seen;
@@ -127,7 +128,7 @@ pub(in crate::own_services::console) async fn group(
         }
         h2 { "Flows through it, as the tests prove them" }
         dl.record {
-            @for flow in flows { dt { (flow) } dd { (console.lab.flows.get(flow).map_or("", String::as_str)) } }
+            @for flow in flows { dt { (flow) } dd { (coded(console.lab.flows.get(flow).map_or("", String::as_str))) } }
         }
         (commands(&own.iter().map(|service| format!("./lab restart {}{}", service.name, console.instance_option())).collect::<Vec<_>>()))
     };
