@@ -16,6 +16,7 @@ use serde_json::Value;
 use streamlab::clients::{http, kafka};
 use streamlab::probes::{Answer, eventually};
 
+use crate::browser::Chromium;
 use crate::exact::exactly_once;
 use crate::lab::Lab;
 use crate::transactions::new_run;
@@ -396,8 +397,17 @@ async fn lag(lab: Arc<Lab>) -> Result<String> {
     if page.matches(&format!("/topics/{topic}")).count() != ends.len() {
         bail!("the page of {group} does not show its {} partitions:\n{page}", ends.len());
     }
+    // The chart of its page has the lag as Prometheus knows it, and moves.
+    let chromium = Chromium::start(&lab).await?;
+    let url = console(&lab)?;
+    let chart = chromium.open(&format!("{url}/groups/{group}")).await?;
+    let last = "document.querySelector('[data-panel] td.number')?.textContent ?? 'no chart'";
+    chart.until(last, &expected.to_string()).await?;
     commit(0).await??;
     shows_lag(&lab, &group, 0).await?;
+    chart.until(last, "0").await?;
+    chart.keep(&lab.project.root.join("target/spec/pages"), "group").await?;
+    chart.is_clean(&url)?;
     kafka::delete_topic(&lab.bootstrap(), &topic).await?;
     Ok(format!("lag {expected}, then 0"))
 }
