@@ -225,9 +225,12 @@ impl Field {
         let colour = match &self.colour {
             Colour::Series => None,
             Colour::Always(colour) => Some(colour.as_str()),
-            Colour::Thresholds => {
-                self.thresholds.iter().rev().find(|(from, _)| number >= *from).map(|(_, colour)| colour.as_str())
-            }
+            Colour::Thresholds => self
+                .thresholds
+                .iter()
+                .rev()
+                .find(|(from, _)| number >= *from)
+                .map(|(_, colour)| colour.as_str()),
         };
         (self.unit.text(number, self.decimals), colour)
     }

@@ -157,7 +157,9 @@ fn a_suite_that_was_killed_is_named() {
     let said = text(&output);
     assert!(said.contains("spec                     ended before it had a result  FAILED"), "{said}");
     // Also where another comes after it.
-    let output = table(&format!("{TWO_SUITES}   Doc-tests streamlab\ntest result: ok. 1 passed; 0 failed; 0 ignored\n"));
+    let output = table(&format!(
+        "{TWO_SUITES}   Doc-tests streamlab\ntest result: ok. 1 passed; 0 failed; 0 ignored\n"
+    ));
     let said = text(&output);
     assert!(said.contains("spec                     ended before it had a result  FAILED"), "{said}");
     assert!(said.contains("streamlab (docs)               1       0"), "{said}");

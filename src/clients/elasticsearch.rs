@@ -202,11 +202,57 @@ impl Elasticsearch {
         self.searched(&path, question).await
     }
 
+    /// The same, of which no more than so many bytes are read: where there are more, it is asked for a tenth of the documents.
+    ///
+    /// # Errors
+    /// As of [`Self::search`]; one document alone is larger, or it takes longer than the question allows.
+    pub async fn search_within(&self, indices: &str, question: &Value, most: usize) -> Result<Value> {
+        let mut question = question.clone();
+        loop {
+            if let Some(found) = self.searched_within(indices, &question, most).await? {
+                return Ok(found);
+            }
+            match question["size"].as_u64() {
+                Some(size @ 2..) => question["size"] = json!((size / 10).max(1)),
+                _ => bail!(
+                    "what Elasticsearch finds is larger than {most} bytes: ask for a shorter time, or for less"
+                ),
+            }
+        }
+    }
+
+    /// None where the answer has more bytes.
+    async fn searched_within(&self, indices: &str, question: &Value, most: usize) -> Result<Option<Value>> {
+        let url = format!("{}/{indices}/_search?ignore_unavailable=true&allow_no_indices=true", self.url);
+        let mut answer = super::http().post(&url).json(question).send().await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = answer.chunk().await? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > most {
+                return Ok(None);
+            }
+        }
+        let status = answer.status();
+        let found: Value = serde_json::from_slice(&bytes).context("Elasticsearch's answer is no JSON")?;
+        match status {
+            _ if found["timed_out"] == true => {
+                bail!(Refused("it takes too long; ask for a shorter time, or for less".to_owned()))
+            }
+            _ if status.is_success() && found["_shards"]["failed"] == 0 => Ok(Some(found)),
+            StatusCode::BAD_REQUEST => bail!(Refused(reason(&found))),
+            _ => bail!("Elasticsearch answers {status}: {}", reason(&found)),
+        }
+    }
+
     /// One document; none where it is not there.
     ///
     /// # Errors
     /// It does not answer.
     pub async fn one(&self, index: &str, id: &str) -> Result<Option<Document>> {
+        // As a step of a path these mean another place.
+        if [index, id].iter().any(|step| [".", ".."].contains(step)) {
+            return Ok(None);
+        }
         let path = format!("{}/_doc/{}", percent(index), percent(id));
         let (status, answer) = self.ask(Method::GET, &path, None).await?;
         match status {

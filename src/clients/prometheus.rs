@@ -181,10 +181,7 @@ fn series(data: &Value) -> Result<Vec<Series>> {
     #[allow(clippy::cast_possible_truncation, reason = "seconds since 1970")]
     let point = |(at, value): (f64, String)| Ok((at.round() as i64, value.parse()?));
     let one = |form: Form| {
-        Ok(Series {
-            labels: form.metric,
-            points: form.values.into_iter().map(point).collect::<Result<_>>()?,
-        })
+        Ok(Series { labels: form.metric, points: form.values.into_iter().map(point).collect::<Result<_>>()? })
     };
     forms.into_iter().map(one).collect()
 }

@@ -1,5 +1,5 @@
-//! `lab bench events`: from producer to consumer at two rates, what the console takes, and how fast it searches. It asks the lab
-//! `events` where it is up, and leaves what it wrote there.
+//! `lab bench events`: from producer to consumer at two rates, our producer beside Kafka's own, what the console takes, and how fast
+//! it searches. It asks the lab `events` where it is up, and leaves what it wrote there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use crate::clients::producer::{Order, Progress, produce};
 use crate::clients::{http, kafka};
 use crate::engine::Session;
 use crate::scenarios::events::UserEvents;
+use crate::topology::KAFKA;
 
 /// Records a second, and how many.
 const RATES: [(f64, u64); 2] = [(2.6, 52), (5000.0, 100_000)];
@@ -26,6 +27,13 @@ const TIMES: usize = 20;
 /// How long it is measured what everything takes.
 const OBSERVED: Duration = Duration::from_secs(30);
 const CONSOLE: &str = "console";
+/// What is written while clients still connect is not of the rate that is measured.
+const CONNECTING: Duration = Duration::from_secs(2);
+/// Records that each producer writes in each round.
+const RACED: u64 = 200_000;
+const ROUNDS: usize = 3;
+/// Records of the lab's own that Kafka's own producer repeats.
+const REPEATED: u64 = 2000;
 
 pub(super) async fn run(context: &Context) -> Result<()> {
     let session = context.running().await?;
@@ -37,7 +45,8 @@ pub(super) async fn run(context: &Context) -> Result<()> {
     for (rate, count) in RATES {
         latency(&session, rate, count).await?;
     }
-    searched(&session, &url).await
+    searched(&session, &url).await?;
+    race(&session).await
 }
 
 /// What all containers use, and the console with one page open.
@@ -99,22 +108,92 @@ async fn latency(session: &Session, rate: f64, count: u64) -> Result<()> {
     };
     let (_stop, never) = watch::channel(false);
     let ledger = produce(&order, UserEvents::of(&order), Arc::new(Progress::default()), never).await?;
-    let mut took = reading.await??;
-    took.sort_unstable();
-    let at = |share: f64| took[((took.len() - 1) as f64 * share).round() as usize];
+    let seen = reading.await??;
+    let first = seen.iter().map(|(written, _)| *written).min().unwrap_or_default();
+    let connected = first + u64::try_from(CONNECTING.as_millis())?;
+    let in_order = |from: u64| {
+        let mut took: Vec<u64> =
+            seen.iter().filter(|(written, _)| *written >= from).map(|(_, took)| *took).collect();
+        took.sort_unstable();
+        took
+    };
+    let say = |what: &str, took: &[u64]| {
+        let at = |share: f64| {
+            took.get(((took.len().max(1) - 1) as f64 * share).round() as usize).copied().unwrap_or_default()
+        };
+        say!("  {what}: {} ms at the median, {} ms at p99, {} ms at most", at(0.5), at(0.99), at(1.0));
+    };
     say!(
-        "{:.1} records a second for {:.0} s: producer to consumer {} ms at the median, {} ms at p99, {} ms at most",
+        "{:.1} records a second for {:.0} s, producer to consumer:",
         ledger.acknowledged as f64 / ledger.seconds,
-        ledger.seconds,
-        at(0.5),
-        at(0.99),
-        at(1.0)
+        ledger.seconds
     );
+    say("all of them", &in_order(0));
+    say("without the first two seconds", &in_order(connected));
     Ok(())
 }
 
-/// Milliseconds that each record of a run took.
-fn read(bootstrap: &str, ends: &BTreeMap<i32, (i64, i64)>, suffix: &str, count: u64) -> Result<Vec<u64>> {
+/// Our producer and Kafka's own in turns, with the same settings and records alike, from the host and from within the node.
+async fn race(session: &Session) -> Result<()> {
+    let node = session.plan.meant(KAFKA).first().copied().context("the lab has no Kafka")?;
+    let player =
+        session.plan.roles.get(KAFKA).and_then(|players| players.first()).context("no address of Kafka")?;
+    let port = node.ports.iter().find(|port| port.name == player.inside).context("no port of Kafka")?;
+    let inside = format!("{}:{}", node.container, port.container);
+    let (topic, defaults) = (UserEvents::TOPIC, UserEvents::DEFAULTS);
+    let exec = async |script: String| {
+        let output = session.engine.exec(&node.container, &["sh", "-c", &script]).await?;
+        if output.code != 0 {
+            bail!("{script}\n{}", output.text);
+        }
+        Ok(output.text)
+    };
+    let bin = "/opt/kafka/bin";
+    let repeated = format!(
+        "{bin}/kafka-console-consumer.sh --bootstrap-server {inside} --topic {topic} --from-beginning --max-messages {REPEATED} >/tmp/records 2>/dev/null"
+    );
+    exec(repeated).await?;
+    let settings: Vec<String> =
+        defaults.profile.settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let theirs = format!(
+        "{bin}/kafka-producer-perf-test.sh --topic {topic} --num-records {RACED} --payload-file /tmp/records --throughput -1 \
+         --producer-props bootstrap.servers={inside} acks=all enable.idempotence=true {}",
+        settings.join(" ")
+    );
+    for _ in 0..ROUNDS {
+        let order = Order {
+            bootstrap: session.endpoints().bootstrap(),
+            profile: defaults.profile,
+            acks: defaults.acks,
+            count: Some(RACED),
+            run: Some(format!("{:08x}", rand::random::<u32>())),
+            ..Order::default()
+        };
+        let (_stop, never) = watch::channel(false);
+        let ledger = produce(&order, UserEvents::of(&order), Arc::new(Progress::default()), never).await?;
+        let ours = ledger.acknowledged as f64 / ledger.seconds;
+        let said = exec(theirs.clone()).await?;
+        let mut rates = said
+            .lines()
+            .filter_map(|line| line.split_once(" records sent, ")?.1.split(' ').next()?.parse::<f64>().ok());
+        // The last line is of the whole run.
+        let own = rates.next_back().with_context(|| format!("no rate in:\n{said}"))?;
+        say!(
+            "produce events: {ours:.0} records a second; kafka-producer-perf-test: {own:.0}; {:.2} of it",
+            ours / own
+        );
+    }
+    exec("rm /tmp/records".to_owned()).await?;
+    Ok(())
+}
+
+/// When each record of a run was written, and the milliseconds that it took.
+fn read(
+    bootstrap: &str,
+    ends: &BTreeMap<i32, (i64, i64)>,
+    suffix: &str,
+    count: u64,
+) -> Result<Vec<(u64, u64)>> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("group.id", "streamlab-bench")
@@ -137,8 +216,8 @@ fn read(bootstrap: &str, ends: &BTreeMap<i32, (i64, i64)>, suffix: &str, count: 
         if message.key().is_some_and(|key| key.ends_with(suffix.as_bytes())) {
             heard = Instant::now();
             let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
-            let written = message.timestamp().to_millis().context("no timestamp")?;
-            took.push(u64::try_from(now)?.saturating_sub(u64::try_from(written)?));
+            let written = u64::try_from(message.timestamp().to_millis().context("no timestamp")?)?;
+            took.push((written, u64::try_from(now)?.saturating_sub(written)));
         }
     }
     Ok(took)

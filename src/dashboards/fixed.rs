@@ -161,7 +161,8 @@ fn take_one(of: &mut Value, path: &str, expected: Option<&Value>, whole: &str) -
 /// Takes out objects and lists that are empty.
 fn prune(of: &mut Value) {
     let empty = |value: &Value| {
-        value.as_object().is_some_and(serde_json::Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
+        value.as_object().is_some_and(serde_json::Map::is_empty)
+            || value.as_array().is_some_and(Vec::is_empty)
     };
     match of {
         Value::Object(object) => {
@@ -187,7 +188,10 @@ mod tests {
             "options": { "tooltip": { "mode": "multi" } },
         });
         take_from_panel(&mut panel).unwrap();
-        assert_eq!(panel, json!({ "type": "row", "title": "T", "targets": [{ "expr": "up" }, { "hide": true }] }));
+        assert_eq!(
+            panel,
+            json!({ "type": "row", "title": "T", "targets": [{ "expr": "up" }, { "hide": true }] })
+        );
     }
 
     #[test]

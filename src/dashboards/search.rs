@@ -156,10 +156,12 @@ impl Search {
         };
         let asked = json!({ "query_string": { "query": self.query, "analyze_wildcard": true } });
         let filter = json!([{ "range": { TIME: range } }, asked]);
-        let mut question = json!({ "size": 0, "query": { "bool": { "filter": filter } }, "track_total_hits": true });
+        let mut question =
+            json!({ "size": 0, "query": { "bool": { "filter": filter } }, "track_total_hits": true });
         if let Metric::Documents(limit) = self.metric {
             question["size"] = json!(limit);
             question["sort"] = json!([{ TIME: "desc" }]);
+            question["_source"] = json!([TIME, "level", "message"]);
         }
         let mut inner = match &self.metric {
             Metric::Max(field) => json!({ "1": { "max": { "field": field } } }),
@@ -272,7 +274,8 @@ pub fn fields_of(query: &str) -> BTreeSet<String> {
 }
 
 fn bucket(part: Part) -> Result<Bucket> {
-    let Settings { interval, min_doc_count, order, order_by, size, limit: None, percents } = part.settings else {
+    let Settings { interval, min_doc_count, order, order_by, size, limit: None, percents } = part.settings
+    else {
         bail!("a limit is for documents");
     };
     let is = |value: &Option<String>, wanted: &str| value.as_deref().is_none_or(|value| value == wanted);
@@ -342,7 +345,8 @@ mod tests {
 
     #[test]
     fn an_answer_is_series_by_their_terms() {
-        let at = |ms: i64, value: f64| json!({ "key": ms, "doc_count": 1, "1": { "values": { "95.0": value } } });
+        let at =
+            |ms: i64, value: f64| json!({ "key": ms, "doc_count": 1, "1": { "values": { "95.0": value } } });
         let of = |key: &str, times: Value| json!({ "key": key, "doc_count": 2, "b1": { "buckets": times } });
         let answer = json!({ "aggregations": { "b0": { "buckets": [
             of("shop", json!([at(1000, 3.5), at(2000, 4.0)])), of("bank", json!([at(2000, 1.0)])),

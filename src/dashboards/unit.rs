@@ -175,7 +175,11 @@ mod tests {
     #[case("ops", 2500.0, "2.5 K ops/s")]
     #[case("reqps", 3.0, "3 req/s")]
     #[case("suffix:records/s", 2500.0, "2500 records/s")]
-    fn numbers_are_written_as_grafana_writes_them(#[case] unit: &str, #[case] number: f64, #[case] text: &str) {
+    fn numbers_are_written_as_grafana_writes_them(
+        #[case] unit: &str,
+        #[case] number: f64,
+        #[case] text: &str,
+    ) {
         assert_eq!(Unit::parse(unit).unwrap().text(number, None), text);
     }
 
@@ -189,6 +193,9 @@ mod tests {
 
     #[test]
     fn a_moment_is_so_long_ago() {
-        assert_eq!([ago(5.4), ago(125.0), ago(7200.0), ago(-1.0)], ["5 s ago", "2 min ago", "2 hour ago", "0 s ago"]);
+        assert_eq!(
+            [ago(5.4), ago(125.0), ago(7200.0), ago(-1.0)],
+            ["5 s ago", "2 min ago", "2 hour ago", "0 s ago"]
+        );
     }
 }

@@ -384,8 +384,12 @@ impl Engine {
 fn gone(result: Result<(), BollardError>) -> Answer<()> {
     match result {
         Ok(()) | Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Answer::Is(()),
-        Err(BollardError::DockerResponseServerError { status_code: 403 | 409, message }) => Answer::NotYet(message),
-        Err(BollardError::DockerResponseServerError { status_code: 500, message }) if message.contains("busy") => {
+        Err(BollardError::DockerResponseServerError { status_code: 403 | 409, message }) => {
+            Answer::NotYet(message)
+        }
+        Err(BollardError::DockerResponseServerError { status_code: 500, message })
+            if message.contains("busy") =>
+        {
             Answer::NotYet(message)
         }
         Err(error) => Answer::Never(error.into()),

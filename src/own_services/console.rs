@@ -43,6 +43,9 @@ const SEARCHES: usize = 4;
 /// Browsers that may hold a stream of news at once.
 const STREAMS: usize = 64;
 
+/// Dashboards that are drawn at once.
+const DRAWN: usize = 8;
+
 /// Bytes that a request may bring: the largest is a schema.
 const BODY: usize = 256 << 10;
 
@@ -57,6 +60,7 @@ struct Console {
     browser: Browser,
     streams: Arc<Semaphore>,
     dashboards: Dashboards,
+    drawing: Semaphore,
     charts: Charts,
     logs: Option<Logs>,
     /// Where the runbooks are on the host.
@@ -97,6 +101,7 @@ pub async fn run(listener: TcpListener, given: Given<'_>, stop: watch::Receiver<
         lab,
         logs,
         dashboards,
+        drawing: Semaphore::new(DRAWN),
         charts,
         runbooks,
         cluster,

@@ -130,12 +130,17 @@ fn ways(roster: &Roster<'_>, entries: &[&Entry<'_>]) -> Vec<WayView> {
     let readers: BTreeSet<&str> = roster.players(METRICS).map(|(entry, _)| entry.group).collect();
     let groups = |text: &str| -> BTreeSet<&str> {
         let meant = stations(text).flat_map(|name| roster.meant(name));
-        meant.filter(|entry| entries.iter().any(|kept| kept.name == entry.name)).map(|entry| entry.group).collect()
+        meant
+            .filter(|entry| entries.iter().any(|kept| kept.name == entry.name))
+            .map(|entry| entry.group)
+            .collect()
     };
     let mut ways: BTreeMap<(String, String), WayView> = BTreeMap::new();
     for flow in flows(roster) {
         let path: Vec<BTreeSet<&str>> = flow.path.iter().map(|text| groups(text.get_ref())).collect();
-        let pairs = path.windows(2).flat_map(|pair| pair[0].iter().flat_map(move |from| pair[1].iter().map(move |to| (*from, *to))));
+        let pairs = path
+            .windows(2)
+            .flat_map(|pair| pair[0].iter().flat_map(move |from| pair[1].iter().map(move |to| (*from, *to))));
         for (from, to) in pairs.filter(|(from, to)| from != to) {
             let way = ways.entry((from.to_owned(), to.to_owned())).or_insert_with(|| WayView {
                 from: from.to_owned(),
@@ -155,7 +160,11 @@ fn faults(roster: &Roster<'_>) -> Vec<FaultView> {
     let there = roster.file.faults.iter().filter(|fault| roster.has_fault(fault));
     let view = |fault: &Fault| {
         let name = fault.name.get_ref().clone();
-        let raised = roster.file.alerts.iter().filter(|alert| alert.fault.as_ref().is_some_and(|f| *f.get_ref() == name));
+        let raised = roster
+            .file
+            .alerts
+            .iter()
+            .filter(|alert| alert.fault.as_ref().is_some_and(|f| *f.get_ref() == name));
         let disturbed = fault.disturbs().flat_map(|name| roster.meant(name));
         FaultView {
             about: fault.about.clone(),

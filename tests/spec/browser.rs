@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::lab::Lab;
 use crate::trial::PATIENCE;
 
 const EVERY: Duration = Duration::from_millis(100);
+static STARTED: AtomicU32 = AtomicU32::new(0);
 /// Where the image has axe.
 const AXE: &str = "/usr/share/streamlab/axe.min.js";
 /// What axe finds on a page, a line each: the rule, how bad it is, and the first elements.
@@ -53,7 +55,9 @@ impl Chromium {
         let recipes = recipe_images(&lab.project, &lab.engine()?.arch)?;
         let image = recipes.iter().find(|i| i.name == "chromium").context("no recipe chromium")?;
         let instance = lab.plan.instance.name();
-        let container = lab.plan.instance.container(&format!("chromium-{}", std::process::id()));
+        // Trials beside each other have one each.
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let container = lab.plan.instance.container(&format!("chromium-{}-{number}", std::process::id()));
         let mut command = Command::new("docker");
         // On the host's own network, for there the published ports are `localhost`, and the console answers to no other name.
         command.args(["run", "--rm", "--network", "host", "--memory", "1g", "--name", &container]);
@@ -213,10 +217,8 @@ impl Opened {
         }
         // On a narrow screen a page is read from the top to the bottom, and never from the left to the right.
         self.screen(360, 800).await?;
-        let width: u32 = self.says("document.documentElement.scrollWidth").await?.parse()?;
-        if width > 360 {
-            bail!("the page {name} is {width} pixels wide on a screen of 360");
-        }
+        let narrow = "document.documentElement.scrollWidth <= 360";
+        self.until(narrow, "true").await.with_context(|| format!("the page {name}"))?;
         self.screen(1280, 900).await?;
         Ok(())
     }

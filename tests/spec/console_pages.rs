@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use rdkafka::producer::FutureRecord;
 use streamlab::clients::schema_registry::{Registered, SchemaRegistry};
 
-use crate::browser::Chromium;
+use crate::browser::{Chromium, Opened};
 use crate::console::{TOPIC, console};
 use crate::lab::Lab;
 use crate::transactions::new_run;
@@ -41,6 +41,9 @@ async fn pages(lab: Arc<Lab>) -> Result<String> {
     ] {
         page.go(&format!("{url}{path}")).await?;
         page.until("document.querySelector('h1') !== null", "true").await?;
+        if path == "/" {
+            the_lab_is_drawn(&page).await?;
+        }
         page.keep(&folder, name).await?;
     }
     // The newest version has one field more than the one before it.
@@ -75,6 +78,20 @@ async fn pages(lab: Arc<Lab>) -> Result<String> {
         bail!("axe does not find a picture without a text: {found}");
     }
     Ok("9 pages, light and dark, in target/spec/pages".to_owned())
+}
+
+/// Boxes for who gives and takes data, all up, and what flows on the arrows between them.
+async fn the_lab_is_drawn(page: &Opened) -> Result<()> {
+    let boxes = "[...document.querySelectorAll('.diagram a')].map((a) => a.getAttribute('href')).join(' ')";
+    let boxes = page.says(boxes).await?;
+    for group in ["event-producer", "kafka-node", "analytics-consumer", "prometheus"] {
+        if !boxes.split(' ').any(|href| href == format!("/services/{group}")) {
+            bail!("the picture of the lab has no {group}: {boxes}");
+        }
+    }
+    page.until("document.querySelectorAll('.node.down').length", "0").await?;
+    let rate = "[...document.querySelectorAll('.diagram .rate')].filter((e) => parseFloat(e.textContent) > 0).length > 2";
+    page.until(rate, "true").await
 }
 
 /// A subject of this run with two versions, the second with one field more.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use reqwest::StatusCode;
+use streamlab::clients::http;
 use streamlab::clients::prometheus::Prometheus;
 use streamlab::dashboards::{Dashboard, Look, Panel};
 use streamlab::probes::{Answer, eventually};
@@ -33,10 +35,12 @@ async fn every_dashboard(lab: Arc<Lab>, of_logs: bool) -> Result<String> {
     let url = console(&lab)?;
     let dashboards = chosen(&lab, of_logs)?;
     let folder = lab.project.root.join("target/spec/pages");
-    let runbooks = format!("{}/runbooks", lab.endpoints.url("alert-receiver", "web")?.replace("127.0.0.1", "localhost"));
+    let runbooks =
+        format!("{}/runbooks", lab.endpoints.url("alert-receiver", "web")?.replace("127.0.0.1", "localhost"));
     let chromium = Chromium::start(&lab).await?;
     let page = chromium.open(&format!("{url}/dashboards")).await?;
-    let listed = page.says("[...document.querySelectorAll('main h2 a')].map((a) => a.textContent).join('|')").await?;
+    let listed =
+        page.says("[...document.querySelectorAll('main h2 a')].map((a) => a.textContent).join('|')").await?;
     let (mut panels, mut empty, mut times) = (0, Vec::new(), Vec::new());
     for dashboard in &dashboards {
         if !listed.split('|').any(|title| title == dashboard.title) {
@@ -60,6 +64,7 @@ async fn every_dashboard(lab: Arc<Lab>, of_logs: bool) -> Result<String> {
     if !of_logs {
         one_topic_alone(&page, &url).await?;
         keys_tell_the_numbers(&page).await?;
+        many_at_once(&url).await?;
     }
     page.is_clean(&url)?;
     Ok(format!("{panels} panels; {number}; drawn {times:?}; empty, as their descriptions say: {empty:?}"))
@@ -68,8 +73,10 @@ async fn every_dashboard(lab: Arc<Lab>, of_logs: bool) -> Result<String> {
 /// Every panel is drawn, or has nothing to show and says in its description that this may be. Gives the titles of those.
 async fn all_drawn(page: &Opened, dashboard: &Dashboard) -> Result<Vec<String>> {
     let kinds = "[...document.querySelectorAll('[data-panel]')].map((p) => `${p.dataset.panel} ${p.dataset.kind ?? 'not asked'}`).join()";
-    let expected: Vec<(u32, &str, bool, &str)> =
-        dashboard.panels().map(|panel| (panel.id, kind(&panel.look), panel.may_be_empty, panel.title.as_str())).collect();
+    let expected: Vec<(u32, &str, bool, &str)> = dashboard
+        .panels()
+        .map(|panel| (panel.id, kind(&panel.look), panel.may_be_empty, panel.title.as_str()))
+        .collect();
     Ok(eventually("every panel is drawn", PATIENCE, EVERY, || async {
         let drawn = page.says(kinds).await?;
         let drawn: Vec<(&str, &str)> = drawn.split(',').filter_map(|panel| panel.split_once(' ')).collect();
@@ -97,16 +104,13 @@ fn kind(look: &Look) -> &'static str {
 }
 
 /// A tile has the number that Prometheus gives for its query.
-async fn one_number(
-    lab: &Lab,
-    page: &Opened,
-    dashboards: &[Dashboard],
-    url: &str,
-) -> Result<String> {
+async fn one_number(lab: &Lab, page: &Opened, dashboards: &[Dashboard], url: &str) -> Result<String> {
     let prometheus = Prometheus::new(lab.endpoints.url("prometheus", "web")?);
     // One series, without anything chosen at the head of its page.
     let plain = |p: &&Panel| {
-        matches!(p.look, Look::Stat { named: false, .. }) && !p.may_be_empty && !p.queries[0].expression.contains('$')
+        matches!(p.look, Look::Stat { named: false, .. })
+            && !p.may_be_empty
+            && !p.queries[0].expression.contains('$')
     };
     let stat = |dashboard: &Dashboard| {
         let panel = dashboard.panels().find(plain)?;
@@ -144,4 +148,33 @@ async fn keys_tell_the_numbers(page: &Opened) -> Result<()> {
     page.press("ArrowLeft", ".plot").await?;
     let told = "(document.querySelector('.tip:not([hidden])')?.textContent ?? '')";
     page.until(&format!("{told}.includes('UTC') && {told}.includes('financial_transactions')"), "true").await
+}
+
+/// More pages than anybody opens ask for the largest dashboard at the same moment: each is answered or told to wait, and the console
+/// goes on.
+async fn many_at_once(url: &str) -> Result<()> {
+    let before = token(url).await?;
+    let asked = (0..250).map(|_| async {
+        let answer =
+            http().get(format!("{url}/api/dashboards/lab?from=now-15m")).timeout(PATIENCE).send().await?;
+        let status = answer.status();
+        let text = answer.text().await?;
+        if ![StatusCode::OK, StatusCode::TOO_MANY_REQUESTS].contains(&status) {
+            bail!("{status}: {text}");
+        }
+        Ok(())
+    });
+    futures::future::try_join_all(asked).await?;
+    let after = token(url).await?;
+    if before != after {
+        bail!("the console was started anew");
+    }
+    Ok(())
+}
+
+/// What a console has drawn by lot when it was started.
+pub(crate) async fn token(url: &str) -> Result<String> {
+    let page = http().get(format!("{url}/faults")).send().await?.text().await?;
+    let (_, from) = page.split_once("name=\"token\" content=\"").context("a page without a token")?;
+    Ok(from.split('"').next().unwrap_or_default().to_owned())
 }

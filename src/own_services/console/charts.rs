@@ -29,7 +29,10 @@ impl Charts {
     /// There is no jar, or it has not the two files.
     pub(super) fn read(jar: &Path) -> Result<Self> {
         let mut jar = ZipArchive::new(File::open(jar)?).context("no jar")?;
-        Ok(Self { script: member(&mut jar, "/dist/uPlot.iife.min.js")?, style: member(&mut jar, "/dist/uPlot.min.css")? })
+        Ok(Self {
+            script: member(&mut jar, "/dist/uPlot.iife.min.js")?,
+            style: member(&mut jar, "/dist/uPlot.min.css")?,
+        })
     }
 }
 
@@ -42,7 +45,8 @@ fn member(jar: &mut ZipArchive<File>, end: &str) -> Result<Bytes> {
 }
 
 pub(super) async fn script(State(console): State<Arc<Console>>) -> Response {
-    ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], console.charts.script.clone()).into_response()
+    ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], console.charts.script.clone())
+        .into_response()
 }
 
 pub(super) async fn style(State(console): State<Arc<Console>>) -> Response {

@@ -12,9 +12,10 @@ use anyhow::Result;
 use futures::future::join_all;
 use serde::Serialize;
 use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::timeout;
 
 use self::drawn::{Answer, Drawn, drawn};
-use super::window::Window;
+use super::window::{LOOKS, Window};
 use crate::clients::elasticsearch::Elasticsearch;
 use crate::clients::prometheus::{Prometheus, Series};
 use crate::dashboards::{
@@ -26,6 +27,12 @@ use crate::topology::{LabView, METRICS, SEARCH};
 const QUESTIONS: usize = 4;
 /// How long an answer may be given again; every page asks for the same moments until the next step.
 const KEPT: Duration = Duration::from_secs(10);
+/// How long a page waits for one of them.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// Bytes of an answer of Elasticsearch: a few of them are in memory at once.
+pub(super) const LARGEST: usize = 4 << 20;
+/// Letters of a reason.
+const SAID: usize = 500;
 /// Annotations that are marked: a chart with more of them shows nothing any more.
 const MARKS: usize = 200;
 
@@ -42,8 +49,10 @@ type Kept = Arc<OnceCell<Result<Arc<Answer>, String>>>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Question {
-    /// An expression, at the end of a time or over it.
-    Metrics(String, Window, bool),
+    /// An expression at a moment, in seconds since 1970.
+    At(String, i64),
+    /// An expression from a moment to another, every so many seconds.
+    Over(String, i64, i64, i64),
     /// Indices and the question.
     Search(String, String),
 }
@@ -76,7 +85,8 @@ impl Dashboards {
         let elasticsearch = url(SEARCH).map(Elasticsearch::new);
         let mut all = dashboards(root)?;
         all.retain(|dashboard| {
-            prometheus.is_some() && (elasticsearch.is_some() || !dashboard.tags.iter().any(|tag| tag == OF_LOGS))
+            prometheus.is_some()
+                && (elasticsearch.is_some() || !dashboard.tags.iter().any(|tag| tag == OF_LOGS))
         });
         let (known, asking) = (Mutex::default(), Semaphore::new(QUESTIONS));
         Ok(Self { all, prometheus, elasticsearch, known, asking })
@@ -86,12 +96,18 @@ impl Dashboards {
         self.all.iter().find(|dashboard| dashboard.uid == uid)
     }
 
-    /// What the variables of a dashboard can be, each sorted; none of those that could not be asked.
-    pub(super) async fn values(&self, dashboard: &Dashboard) -> BTreeMap<String, Vec<String>> {
-        let Some(prometheus) = &self.prometheus else { return BTreeMap::new() };
+    /// What the variables of a dashboard can be, each sorted.
+    ///
+    /// # Errors
+    /// Prometheus does not answer.
+    pub(super) async fn values(
+        &self,
+        dashboard: &Dashboard,
+    ) -> Result<BTreeMap<String, Vec<String>>, String> {
+        let Some(prometheus) = &self.prometheus else { return Ok(BTreeMap::new()) };
         let asked = dashboard.variables.iter().map(async |variable| {
             let found = prometheus.label_values(&variable.label, variable.selector.as_deref()).await;
-            (variable.name.clone(), found.unwrap_or_default())
+            Ok((variable.name.clone(), found.map_err(|why| in_words("Prometheus", &why))?))
         });
         join_all(asked).await.into_iter().collect()
     }
@@ -106,7 +122,8 @@ impl Dashboards {
     ) -> Vec<DrawnPanel> {
         let values = filling(dashboard, chosen, window);
         let panels = dashboard.panels().filter(|panel| wanted.contains(&panel.id));
-        let drawn = panels.map(async |panel| DrawnPanel { id: panel.id, drawn: self.panel(panel, window, &values).await });
+        let drawn = panels
+            .map(async |panel| DrawnPanel { id: panel.id, drawn: self.panel(panel, window, &values).await });
         join_all(drawn).await
     }
 
@@ -141,7 +158,7 @@ impl Dashboards {
     }
 
     async fn panel(&self, panel: &Panel, window: Window, values: &[(String, String)]) -> Drawn {
-        let of_metrics = panel.queries.iter().map(|query| Question::Metrics(query.filled(values), window, query.instant));
+        let of_metrics = panel.queries.iter().map(|query| question(query, values, window));
         let of_search = panel.searches.iter().map(|search| {
             let question = search.question(Within::Between(window.start, window.end, window.step));
             Question::Search(search.indices.clone(), question.to_string())
@@ -161,21 +178,31 @@ impl Dashboards {
             known.retain(|_, (at, _)| at.elapsed() < KEPT);
             Arc::clone(&known.entry(question.clone()).or_insert_with(|| (Instant::now(), Kept::default())).1)
         };
-        let asked = kept.get_or_init(async || self.ask(&question).await.map(Arc::new).map_err(|why| format!("{why:#}")));
+        let asked = kept.get_or_init(async || {
+            // With its wait for a place: a page that shows thirty panels does not wait thirty times.
+            let answer = timeout(PATIENCE, self.ask(&question)).await;
+            let who = if matches!(question, Question::Search(..)) { "Elasticsearch" } else { "Prometheus" };
+            match answer {
+                Ok(Ok(answer)) => Ok(Arc::new(answer)),
+                Ok(Err(why)) => Err(in_words(who, &why)),
+                Err(_) => Err(format!("{who} does not answer within {} s", PATIENCE.as_secs())),
+            }
+        });
         asked.await.clone()
     }
 
     async fn ask(&self, question: &Question) -> Result<Answer> {
         let _place = self.asking.acquire().await?;
         match (question, &self.prometheus, &self.elasticsearch) {
-            (Question::Metrics(expression, window, true), Some(prometheus), _) => {
-                Ok(Answer::Samples(prometheus.query_at(expression, window.end).await?))
+            (Question::At(expression, at), Some(prometheus), _) => {
+                Ok(Answer::Samples(prometheus.query_at(expression, *at).await?))
             }
-            (Question::Metrics(expression, window, false), Some(prometheus), _) => {
-                Ok(Answer::Series(prometheus.over(expression, window.start, window.end, window.step).await?))
+            (Question::Over(expression, start, end, step), Some(prometheus), _) => {
+                Ok(Answer::Series(prometheus.over(expression, *start, *end, *step).await?))
             }
             (Question::Search(indices, question), _, Some(elasticsearch)) => {
-                Ok(Answer::Search(elasticsearch.search(indices, &serde_json::from_str(question)?).await?))
+                let question = serde_json::from_str(question)?;
+                Ok(Answer::Search(elasticsearch.search_within(indices, &question, LARGEST).await?))
             }
             _ => anyhow::bail!("this lab has not what the panel asks"),
         }
@@ -188,18 +215,41 @@ impl Dashboards {
     pub(super) async fn marks(&self, dashboard: &Dashboard, window: Window) -> Result<Vec<Mark>, String> {
         let mut marks = Vec::new();
         for annotation in &dashboard.annotations {
-            let question = Question::Metrics(annotation.expression.clone(), window, false);
+            let question =
+                Question::Over(annotation.expression.clone(), window.start, window.end, window.step);
             let Answer::Series(series) = &*self.answer(question).await? else { continue };
             for one in series {
                 let title = named(&annotation.title, &one.labels);
                 let text = named(&annotation.text, &one.labels);
                 let stretches = stretches(one, window.step).into_iter();
-                marks.extend(stretches.map(|(start, end)| Mark { start, end, title: title.clone(), text: text.clone() }));
+                marks.extend(stretches.map(|(start, end)| Mark {
+                    start,
+                    end,
+                    title: title.clone(),
+                    text: text.clone(),
+                }));
             }
         }
         marks.sort_by_key(|mark| mark.start);
         marks.truncate(MARKS);
         Ok(marks)
+    }
+}
+
+fn question(query: &Query, values: &[(String, String)], window: Window) -> Question {
+    let expression = query.filled(values);
+    // Pages that ask within some seconds ask the same.
+    match query.instant {
+        true => Question::At(expression, window.until / LOOKS * LOOKS),
+        false => Question::Over(expression, window.start, window.end, window.step),
+    }
+}
+
+/// Why a product has not answered, for who looks at a page: the address of a service inside the lab says nothing to him.
+pub(super) fn in_words(who: &str, why: &anyhow::Error) -> String {
+    match why.downcast_ref::<reqwest::Error>() {
+        Some(_) => format!("{who} does not answer; ./lab status says more"),
+        None => format!("{why:#}").chars().take(SAID).collect(),
     }
 }
 
@@ -211,7 +261,8 @@ fn filling(
 ) -> Vec<(String, String)> {
     let of_variables = dashboard.variables.iter().map(|variable| {
         let values = chosen.get(&variable.name).filter(|values| !values.is_empty());
-        let values = values.map(|values| values.iter().map(|value| escaped(value)).collect::<Vec<_>>().join("|"));
+        let values =
+            values.map(|values| values.iter().map(|value| escaped(value)).collect::<Vec<_>>().join("|"));
         (variable.name.clone(), values.map_or_else(|| ".+".to_owned(), |values| format!("({values})")))
     });
     let interval = ("__rate_interval".to_owned(), format!("{}s", window.rate_interval()));

@@ -36,7 +36,8 @@ impl Node {
 
 /// The groups that data go to or come from. `up`: service → whether it answers.
 pub(super) fn nodes(lab: &LabView, up: &BTreeMap<String, bool>) -> Vec<Node> {
-    let on_a_way: BTreeSet<&str> = lab.ways.iter().flat_map(|way| [way.from.as_str(), way.to.as_str()]).collect();
+    let on_a_way: BTreeSet<&str> =
+        lab.ways.iter().flat_map(|way| [way.from.as_str(), way.to.as_str()]).collect();
     let mut nodes: Vec<Node> = Vec::new();
     for service in lab.services.iter().filter(|service| on_a_way.contains(service.group.as_str())) {
         let place = nodes.iter().position(|node| node.name == service.group).unwrap_or_else(|| {
@@ -129,7 +130,11 @@ fn places(nodes: &[Node], ways: &[(usize, usize)]) -> (Vec<(f64, f64)>, (f64, f6
 }
 
 /// The picture. `rate`: records a second in some topics, as text; none where it is not known.
-pub(super) fn picture(lab: &LabView, nodes: &[Node], rate: impl Fn(&BTreeSet<String>) -> Option<String>) -> Markup {
+pub(super) fn picture(
+    lab: &LabView,
+    nodes: &[Node],
+    rate: impl Fn(&BTreeSet<String>) -> Option<String>,
+) -> Markup {
     let place = |name: &str| nodes.iter().position(|node| node.name == name);
     let known = lab.ways.iter().filter_map(|way| Some((way, (place(&way.from)?, place(&way.to)?))));
     let known: Vec<(&WayView, (usize, usize))> = known.collect();

@@ -1,10 +1,13 @@
 //! Log records in Elasticsearch: what a query finds in a time, how many of each level came when, and which values they have.
 
-use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
+use super::dashboards::LARGEST;
 use super::dashboards::drawn::{Document, Drawn, Line, Values, bars};
 use super::window::Window;
 use crate::clients::elasticsearch::{self, Elasticsearch};
@@ -19,7 +22,17 @@ pub(super) const PLACES: [(&str, &str); 4] = [
     ("kafka-logs-filebeat-*", "Kafka, as Filebeat sends it"),
 ];
 const TIME: &str = "@timestamp";
-/// Records on a page; a shorter time shows others.
+/// Searches that run at once, and how long one waits for its turn.
+const SEARCHES: usize = 4;
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long Elasticsearch looks.
+const LOOKS: &str = "4s";
+/// Letters of a query, and brackets in it: one that is deep ends Elasticsearch itself.
+const LONGEST: usize = 2000;
+const BRACKETS: usize = 100;
+/// Letters of a message that a line shows; a record's own page has all.
+const MESSAGE: usize = 2000;
+/// Records on a page; fewer where they are so large that an answer would have more than [`LARGEST`] bytes.
 const RECORDS: usize = 100;
 /// Fields whose values are counted, where records have them.
 const FIELDS: [&str; 7] = ["level", "service", "node", "class", "exception", "status", "tags"];
@@ -30,8 +43,14 @@ const COLOURS: [(&str, &str); 4] = [("ERROR", "red"), ("FATAL", "s3"), ("WARN", 
 
 /// The log records of a lab.
 pub(super) struct Logs {
-    elasticsearch: Arc<Elasticsearch>,
+    elasticsearch: Elasticsearch,
+    searching: Semaphore,
 }
+
+/// Others search, and have not ended in time.
+#[derive(Debug, thiserror::Error)]
+#[error("{SEARCHES} searches run already: try again in a moment")]
+pub(super) struct Busy;
 
 /// What somebody wants to see.
 #[derive(Debug, Clone)]
@@ -47,7 +66,8 @@ impl Logs {
     /// None in a lab without Elasticsearch.
     pub(super) fn of(lab: &LabView) -> Option<Self> {
         let address = lab.roles.get(SEARCH)?;
-        Some(Self { elasticsearch: Arc::new(Elasticsearch::new(format!("http://{address}"))) })
+        let elasticsearch = Elasticsearch::new(format!("http://{address}"));
+        Some(Self { elasticsearch, searching: Semaphore::new(SEARCHES) })
     }
 
     /// What is found: bars over time, the newest records, the values of fields.
@@ -55,7 +75,8 @@ impl Logs {
     /// # Errors
     /// Elasticsearch does not answer, or refuses the query.
     pub(super) async fn find(&self, wanted: &Wanted) -> Result<[Drawn; 3]> {
-        let answer = self.elasticsearch.search(wanted.indices, &question(wanted)).await?;
+        let _place = timeout(PATIENCE, self.searching.acquire()).await.context(Busy)??;
+        let answer = self.elasticsearch.search_within(wanted.indices, &question(wanted), LARGEST).await?;
         Ok([over_time(&answer, wanted.window), records(&answer), values(&answer)])
     }
 
@@ -69,8 +90,8 @@ impl Logs {
 }
 
 fn question(wanted: &Wanted) -> Value {
-    let Window { start, end, step } = wanted.window;
-    let range = json!({ "range": { TIME: { "gte": start * 1000, "lt": (end + step) * 1000, "format": "epoch_millis" } } });
+    let Window { start, until, step, .. } = wanted.window;
+    let range = json!({ "range": { TIME: { "gte": start * 1000, "lt": (until + 1) * 1000, "format": "epoch_millis" } } });
     let mut filter = vec![range];
     if !wanted.query.trim().is_empty() {
         filter.push(json!({ "query_string": { "query": wanted.query, "analyze_wildcard": true } }));
@@ -84,6 +105,7 @@ fn question(wanted: &Wanted) -> Value {
     }
     json!({
         "size": RECORDS, "query": { "bool": { "filter": filter } }, "aggs": aggregations, "track_total_hits": true,
+        "timeout": LOOKS, "_source": [TIME, "level", "service", "node", "message"],
         // Equal times keep their order from one look to the next.
         "sort": [{ TIME: "desc" }, { "_doc": "desc" }],
     })
@@ -99,7 +121,8 @@ fn buckets(of: &Value) -> impl Iterator<Item = (String, &Value)> {
 fn over_time(answer: &Value, window: Window) -> Drawn {
     let levels = buckets(&answer["aggregations"]["over_time"]).map(|(level, bucket)| {
         let times = bucket["times"]["buckets"].as_array().into_iter().flatten();
-        let points = times.filter_map(|time| Some((time["key"].as_i64()? / 1000, time["doc_count"].as_f64()?)));
+        let points =
+            times.filter_map(|time| Some((time["key"].as_i64()? / 1000, time["doc_count"].as_f64()?)));
         let colour = COLOURS.iter().find(|(known, _)| *known == level).map_or("s7", |(_, colour)| colour);
         Line::counted(level, &points.collect::<Vec<_>>(), window, colour)
     });
@@ -116,7 +139,7 @@ fn records(answer: &Value) -> Drawn {
             at: text(source, TIME),
             level: text(source, "level"),
             from: from.unwrap_or_default().to_owned(),
-            message: text(source, "message"),
+            message: cut(&text(source, "message")),
             address: format!("/logs/{}/{}", percent(&text(hit, "_index")), percent(&text(hit, "_id"))),
         }
     });
@@ -125,13 +148,33 @@ fn records(answer: &Value) -> Drawn {
     if lines.is_empty() { Drawn::Nothing } else { Drawn::Documents { lines, found: Some(found.to_string()) } }
 }
 
+fn cut(message: &str) -> String {
+    match message.char_indices().nth(MESSAGE) {
+        Some((end, _)) => format!("{}…", &message[..end]),
+        None => message.to_owned(),
+    }
+}
+
 fn values(answer: &Value) -> Drawn {
     let fields = FIELDS.iter().map(|field| {
         let counted = buckets(&answer["aggregations"][field]);
-        let counted = counted.filter_map(|(value, bucket)| Some((value, bucket["doc_count"].as_u64()?.to_string())));
+        let counted =
+            counted.filter_map(|(value, bucket)| Some((value, bucket["doc_count"].as_u64()?.to_string())));
         Values { field: (*field).to_owned(), counted: counted.collect() }
     });
     Drawn::Values { fields: fields.filter(|field| !field.counted.is_empty()).collect() }
+}
+
+/// A query that Elasticsearch can be asked.
+///
+/// # Errors
+/// It is too long or too deep.
+pub(super) fn query(text: &str) -> Result<String> {
+    let brackets = text.matches(['(', '[', '{']).count();
+    if text.chars().count() > LONGEST || brackets > BRACKETS {
+        bail!("the query is too long: {LONGEST} letters and {BRACKETS} brackets are possible");
+    }
+    Ok(text.to_owned())
 }
 
 /// A place by its pattern.
@@ -150,7 +193,7 @@ pub(super) fn place(pattern: &str) -> Result<&'static str> {
 mod tests {
     use super::*;
 
-    const WINDOW: Window = Window { start: 100, end: 110, step: 5 };
+    const WINDOW: Window = Window { start: 100, end: 110, step: 5, until: 112 };
 
     #[test]
     fn an_answer_is_bars_by_level_records_and_values() {

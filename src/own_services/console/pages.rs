@@ -42,7 +42,7 @@ pub(super) struct Failed(Arc<Console>, Refused);
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
         let Self(console, Refused(status, why)) = self;
-        let body = html! { p.problem role="alert" { (why) } p { a href="/topics" { "All topics" } } };
+        let body = html! { p.problem role="alert" { (why) } p { a href="/" { "The lab" } } };
         (status, console.frame("Not shown", "", None, &body)).into_response()
     }
 }
@@ -53,11 +53,24 @@ impl Console {
     }
 
     /// A page with charts.
-    fn frame_with_charts(&self, title: &str, current: &str, seen: Option<&Seen>, body: &Markup) -> Html<String> {
+    fn frame_with_charts(
+        &self,
+        title: &str,
+        current: &str,
+        seen: Option<&Seen>,
+        body: &Markup,
+    ) -> Html<String> {
         self.framed(title, current, seen, body, true)
     }
 
-    fn framed(&self, title: &str, current: &str, seen: Option<&Seen>, body: &Markup, charts: bool) -> Html<String> {
+    fn framed(
+        &self,
+        title: &str,
+        current: &str,
+        seen: Option<&Seen>,
+        body: &Markup,
+        charts: bool,
+    ) -> Html<String> {
         let page = html! {
             (DOCTYPE)
             html lang="en" {
@@ -119,7 +132,9 @@ impl Console {
 
     /// The alerts that have a runbook, as links, each with its state where it fires or is pending.
     fn alerts_as_links<'a>(&self, seen: &Seen, names: impl IntoIterator<Item = &'a String>) -> Markup {
-        let state = |name: &str| seen.monitored.alerts.iter().find(|known| known.alert == name).map(|known| &known.state);
+        let state = |name: &str| {
+            seen.monitored.alerts.iter().find(|known| known.alert == name).map(|known| &known.state)
+        };
         html! {
             @for name in names {
                 a href=(self.runbook(&format!("{RUNBOOKS}#{}", name.to_lowercase()))) rel="noreferrer" { (name) }

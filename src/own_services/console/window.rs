@@ -8,7 +8,7 @@ use super::asked::time;
 /// Moments of a chart: enough for a wide screen.
 const MOMENTS: i64 = 180;
 /// How often Prometheus looks: what lies between two looks is not known.
-const LOOKS: i64 = 5;
+pub(super) const LOOKS: i64 = 5;
 /// The longest time, in seconds.
 const LONGEST: i64 = 30 * 86400;
 
@@ -18,6 +18,8 @@ pub(super) struct Window {
     pub(super) start: i64,
     pub(super) end: i64,
     pub(super) step: i64,
+    /// The very end, which need not be a multiple.
+    pub(super) until: i64,
 }
 
 impl Window {
@@ -33,7 +35,7 @@ impl Window {
             return Err(format!("from {from:?} to {to:?}: a chart shows between a second and 30 days"));
         }
         let step = (seconds / MOMENTS + LOOKS - 1).max(LOOKS) / LOOKS * LOOKS;
-        Ok(Self { start: start / step * step, end: end / step * step, step })
+        Ok(Self { start: start / step * step, end: end / step * step, step, until: end })
     }
 
     /// The moments.
@@ -54,13 +56,16 @@ impl Window {
 }
 
 fn moment(text: &str, now: i64) -> Result<i64, String> {
-    let Some(before) = text.strip_prefix("now") else { return Ok(time(text)? / 1000) };
+    let wrong = || {
+        format!("{text:?} is no time: write now-15m, now-6h, now-2d, or a time such as 2026-11-30T15:04:05Z")
+    };
+    let Some(before) = text.strip_prefix("now") else { return Ok(time(text).map_err(|_| wrong())? / 1000) };
     if before.is_empty() {
         return Ok(now);
     }
-    let wrong = || format!("{text:?} is no time: write now-15m, now-6h, now-2d, or a time such as 2026-11-30T15:04:05Z");
     let amount = before.strip_prefix('-').ok_or_else(wrong)?;
     let unit = amount.chars().last().ok_or_else(wrong)?;
+    let digits = amount.strip_suffix(unit).filter(|digits| digits.chars().all(|c| c.is_ascii_digit()));
     let seconds = match unit {
         's' => 1,
         'm' => 60,
@@ -68,7 +73,7 @@ fn moment(text: &str, now: i64) -> Result<i64, String> {
         'd' => 86400,
         _ => return Err(wrong()),
     };
-    let number: i64 = amount.trim_end_matches(unit).parse().map_err(|_| wrong())?;
+    let number: i64 = digits.and_then(|digits| digits.parse().ok()).ok_or_else(wrong)?;
     let ago = number.checked_mul(seconds).filter(|ago| (0..=now).contains(ago)).ok_or_else(wrong)?;
     Ok(now - ago)
 }
@@ -98,7 +103,10 @@ mod tests {
     #[test]
     fn times_and_milliseconds_are_moments_too() {
         let window = Window::of("2023-11-14T22:00Z", "1700000000000").unwrap();
-        assert_eq!(window, Window { start: 1_699_999_200, end: 1_700_000_000, step: 5 });
+        assert_eq!(
+            window,
+            Window { start: 1_699_999_200, end: 1_700_000_000, step: 5, until: 1_700_000_000 }
+        );
         assert_eq!((window.rate_interval(), Window { step: 120, ..window }.rate_interval()), (20, 125));
     }
 
@@ -111,6 +119,8 @@ mod tests {
     #[case("now-", "now")]
     #[case("now+15m", "now")]
     #[case("now--15m", "now")]
+    #[case("now-+15m", "now")]
+    #[case("now-15mmm", "now")]
     #[case("now-9223372036854775807d", "now")]
     #[case("yesterday", "now")]
     #[case("", "now")]

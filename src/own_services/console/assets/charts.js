@@ -190,7 +190,7 @@
     const host = make("div", "plot");
     host.tabIndex = 0;
     host.role = "group";
-    host.ariaLabel = "Chart: the arrow keys go through the moments; the table has the numbers";
+    host.ariaLabel = "Chart; the arrow keys go through the moments; the table has the numbers";
     const tip = make("div", "tip");
     tip.ariaLive = "polite";
     tip.hidden = true;
@@ -204,7 +204,7 @@
     const [top, rows] = [make("thead"), make("tbody")];
     top.append(head);
     table.append(top, rows);
-    const legendOf = scrolled("Legend", "legend");
+    const legendOf = scrolled(place, "Legend", "legend");
     legendOf.append(table);
     place.replaceChildren(host, legendOf);
     const { plot, order } = plotOf(panel, host, tip);
@@ -225,11 +225,13 @@
     plots.set(panel.id, { plot, order, form, host, rows, panel });
   }
 
-  function scrolled(label, className) {
+  // A part that is scrolled by itself, which the keyboard reaches; its name is that of its panel and its own.
+  function scrolled(place, label, className) {
     const region = make("div", className ? `scroll ${className}` : "scroll");
+    const panel = place.closest("section");
     region.tabIndex = 0;
     region.role = "region";
-    region.ariaLabel = label;
+    region.ariaLabel = `${panel?.querySelector("h3")?.textContent ?? panel?.ariaLabel ?? ""}: ${label}`;
     return region;
   }
 
@@ -265,7 +267,7 @@
   }
 
   function drawStates(panel, place, window) {
-    const list = scrolled("States over time", "states");
+    const list = scrolled(place, "States over time", "states");
     const whole = window.end + window.step - window.start;
     for (const row of panel.rows) {
       const bar = make("div", "bar");
@@ -299,13 +301,13 @@
       rows.append(row);
     }
     table.append(top, rows);
-    const region = scrolled("Table");
+    const region = scrolled(place, "Table");
     region.append(table);
     place.replaceChildren(region);
   }
 
   function drawDocuments(panel, place) {
-    const list = scrolled("Log records", "documents");
+    const list = scrolled(place, "Log records", "documents");
     if (panel.found) list.append(make("p", "quiet", `${panel.found} found; the newest ${panel.lines.length}:`));
     for (const line of panel.lines) {
       const row = make("p");

@@ -1,14 +1,17 @@
 //! What a page draws of a panel's answers: lines, tiles, stretches, tables, documents, with every number as people read it. The
 //! page only places it.
 
+mod table;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
 
+use self::table::table;
 use crate::clients::prometheus::{Sample, Series};
-use crate::dashboards::{Columns, Field, Found, Lines, Look, Panel, Query, Scale, Unit, named};
+use crate::dashboards::{Field, Found, Lines, Look, Panel, Query, Scale, Unit, named};
 use crate::own_services::console::window::Window;
 
 /// Rows of a table, and series of a chart, that are drawn.
@@ -98,7 +101,15 @@ impl Line {
         let values = placed(points, window);
         let max = values.iter().flatten().copied().reduce(f64::max).unwrap_or_default();
         let colour = colour.to_owned();
-        Self { name, values, last: format!("{all:.0}"), max: format!("{max:.0}"), sorts: all, dashed: false, colour }
+        Self {
+            name,
+            values,
+            last: format!("{all:.0}"),
+            max: format!("{max:.0}"),
+            sorts: all,
+            dashed: false,
+            colour,
+        }
     }
 }
 
@@ -190,7 +201,10 @@ pub(super) fn drawn(panel: &Panel, answers: &[Arc<Answer>], window: Window) -> D
             nothing(series.is_empty(), stat(&panel.field, *named, *spark, series, window))
         }
         Look::States { named } => {
-            let rows: Vec<_> = series(panel, answers, window).into_iter().map(|of| states(&panel.field, of, window)).collect();
+            let rows: Vec<_> = series(panel, answers, window)
+                .into_iter()
+                .map(|of| states(&panel.field, of, window))
+                .collect();
             nothing(rows.is_empty(), Drawn::States { rows, named: *named })
         }
         Look::Table(look) => {
@@ -220,7 +234,8 @@ fn series(panel: &Panel, answers: &[Arc<Answer>], window: Window) -> Vec<Named> 
                 all.extend(names.into_iter().zip(points).map(|(name, points)| Named { name, points }));
             }
             Answer::Search(answer) => {
-                let search = place.checked_sub(panel.queries.len()).and_then(|place| panel.searches.get(place));
+                let search =
+                    place.checked_sub(panel.queries.len()).and_then(|place| panel.searches.get(place));
                 if let Some(Found::Series(series)) = search.map(|search| search.found(answer)) {
                     all.extend(series.into_iter().map(|(name, points)| {
                         let points = points.into_iter().map(|(ms, number)| (ms / 1000, number)).collect();
@@ -279,7 +294,15 @@ fn lines(field: &Field, look: &Lines, series: Vec<Named>, window: Window) -> Dra
             largest = largest.max(max.unwrap_or_default().abs());
             let dashed = look.dashed.iter().any(|end| name.ends_with(end));
             let sorts = last.unwrap_or(f64::MIN);
-            Line { name, values, last: text(last), max: text(max), sorts, dashed, colour: format!("s{}", number % COLOURS) }
+            Line {
+                name,
+                values,
+                last: text(last),
+                max: text(max),
+                sorts,
+                dashed,
+                colour: format!("s{}", number % COLOURS),
+            }
         })
         .collect();
     if look.stacked {
@@ -325,60 +348,12 @@ fn states(field: &Field, of: Named, window: Window) -> StateRow {
         let end = at + window.step;
         match stretches.last_mut() {
             Some(last) if last.end == at && last.text == text => last.end = end,
-            _ => stretches.push(Stretch { start: at, end, text, colour: colour.unwrap_or("blue").to_owned() }),
-        }
-    }
-    StateRow { name: of.name, stretches }
-}
-
-/// Columns and rows, sorted. A label that a series has not is empty.
-fn table(panel: &Panel, look: &Columns, answers: &[Arc<Answer>]) -> (Vec<Column>, Vec<Vec<String>>) {
-    let mut rows: Vec<(BTreeMap<String, String>, f64)> = Vec::new();
-    let mut number = "Value";
-    for (place, answer) in answers.iter().enumerate() {
-        match &**answer {
-            Answer::Samples(samples) => rows.extend(samples.iter().map(|s| (s.labels.clone(), s.value))),
-            Answer::Series(_) => {}
-            Answer::Search(answer) => {
-                let search = place.checked_sub(panel.queries.len()).and_then(|place| panel.searches.get(place));
-                if let Some(Found::Table(fields, found)) = search.map(|search| search.found(answer)) {
-                    number = "Count";
-                    let of = |(texts, number)| (fields.iter().cloned().zip::<Vec<String>>(texts).collect(), number);
-                    rows.extend(found.into_iter().map(of));
-                }
+            _ => {
+                stretches.push(Stretch { start: at, end, text, colour: colour.unwrap_or("blue").to_owned() })
             }
         }
     }
-    let known: BTreeSet<String> = rows.iter().flat_map(|(labels, _)| labels.keys().cloned()).collect();
-    let is_shown = |label: &&str| *label != "__name__" && !look.excluded.iter().any(|out| out == label);
-    let mut labels: Vec<&str> = known.iter().map(String::as_str).chain([number]).filter(is_shown).collect();
-    let place = |label: &str| look.order.iter().position(|placed| placed == label).unwrap_or(usize::MAX);
-    // A stable sort: what has no place stays as it is, the number last.
-    labels.sort_by_key(|label| place(label));
-    let called = |label: &str| look.names.get(label).cloned().unwrap_or_else(|| label.to_owned());
-    let columns: Vec<Column> =
-        labels.iter().map(|label| Column { name: called(label), number: *label == number }).collect();
-    let sorted = look.sorted.as_ref().and_then(|(name, most_first)| {
-        Some((*labels.get(columns.iter().position(|column| column.name == *name)?)?, *most_first))
-    });
-    let (by, most_first) = sorted.unwrap_or((number, true));
-    let key = |labels: &BTreeMap<String, String>| labels.get(by).cloned().unwrap_or_default();
-    rows.sort_by(|(a, x), (b, y)| {
-        let order = if by == number { x.total_cmp(y) } else { key(a).cmp(&key(b)) };
-        if most_first { order.reverse() } else { order }
-    });
-    let cell = |row: &(BTreeMap<String, String>, f64), label: &str| {
-        if label == number { exact(&panel.field, row.1) } else { row.0.get(label).cloned().unwrap_or_default() }
-    };
-    let rows = rows.iter().take(MOST).map(|row| labels.iter().map(|label| cell(row, label)).collect());
-    let rows = rows.collect();
-    (columns, rows)
-}
-
-/// A whole number in a table is written out: there is room for it.
-fn exact(field: &Field, number: f64) -> String {
-    let plain = matches!(field.unit, Unit::None | Unit::Short) && number.fract() == 0.0 && number.abs() < 1e15;
-    if plain { format!("{number:.0}") } else { field.shown(number).0 }
+    StateRow { name: of.name, stretches }
 }
 
 fn documents(panel: &Panel, answers: &[Arc<Answer>]) -> Vec<Document> {
@@ -403,7 +378,7 @@ mod tests {
     use super::*;
     use crate::dashboards::parse;
 
-    const WINDOW: Window = Window { start: 100, end: 115, step: 5 };
+    const WINDOW: Window = Window { start: 100, end: 115, step: 5, until: 117 };
 
     fn panel(parts: &str) -> Panel {
         let place = r#""id":1,"gridPos":{"h":4,"w":4,"x":0,"y":0}"#;
@@ -436,7 +411,10 @@ mod tests {
         assert_eq!(drawn["times"], serde_json::json!([100, 105, 110, 115]));
         let line = &drawn["series"][0];
         assert_eq!(line["values"], serde_json::json!([1.0, null, null, 2048.0]));
-        assert_eq!((&line["name"], &line["last"], &line["dashed"]), (&"t produced".into(), &"2 KiB".into(), &true.into()));
+        assert_eq!(
+            (&line["name"], &line["last"], &line["dashed"]),
+            (&"t produced".into(), &"2 KiB".into(), &true.into())
+        );
         assert_eq!(drawn["scale"], serde_json::json!({ "divisor": 1024.0, "behind": " KiB" }));
         assert_eq!(drawn["limits"], serde_json::json!([[500.0, "red"]]));
     }
@@ -453,7 +431,10 @@ mod tests {
             json(&drawn(&panel, &[Arc::new(Answer::Samples(vec![sample]))], WINDOW))["tiles"][0].clone()
         };
         assert_eq!((&of(0.0)["text"], &of(0.0)["colour"]), (&"DOWN".into(), &"red".into()));
-        assert_eq!((&of(99.5)["text"], &of(99.5)["colour"], &of(99.5)["name"]), (&"99.5".into(), &"green".into(), &Value::Null));
+        assert_eq!(
+            (&of(99.5)["text"], &of(99.5)["colour"], &of(99.5)["name"]),
+            (&"99.5".into(), &"green".into(), &Value::Null)
+        );
         assert_eq!((&of(1234.25)["text"], &of(1234.25)["exact"]), (&"1234".into(), &"1234.25".into()));
         assert_eq!(of(1234.25)["colour"], "red");
         assert_eq!(json(&drawn(&panel, &[Arc::new(Answer::Samples(Vec::new()))], WINDOW))["kind"], "nothing");
@@ -476,10 +457,14 @@ mod tests {
             "transformations":[{"id":"organize","options":{"excludeByName":{"Time":true,"job":true},"indexByName":{"topic":0,"Value":1},
             "renameByName":{"Value":"Lag"}}}]"#,
         );
-        let sample = |topic: &str, value: f64| Sample { labels: labels(&[("job", "j"), ("topic", topic), ("zone", "z")]), value };
+        let sample = |topic: &str, value: f64| Sample {
+            labels: labels(&[("job", "j"), ("topic", topic), ("zone", "z")]),
+            value,
+        };
         let answer = Answer::Samples(vec![sample("a", 3.0), sample("b", 1_234_567.0)]);
         let drawn = json(&drawn(&panel, &[Arc::new(answer)], WINDOW));
-        let names: Vec<_> = drawn["columns"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+        let names: Vec<_> =
+            drawn["columns"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
         assert_eq!(names, ["topic", "Lag", "zone"]);
         assert_eq!(drawn["rows"], serde_json::json!([["b", "1234567", "z"], ["a", "3", "z"]]));
     }

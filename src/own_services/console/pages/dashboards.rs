@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
 use maud::{Markup, html};
-use serde_json::json;
+use serde::Serialize;
+use tokio::time::timeout;
 
 use super::{Console, Failed, commands};
 use crate::dashboards::{Dashboard, Link, Look, Panel, Variable};
+use crate::own_services::console::DRAWN;
 use crate::own_services::console::api::Refused;
+use crate::own_services::console::dashboards::{DrawnPanel, Mark};
 use crate::own_services::console::window::Window;
 
 /// What can be chosen as the time that is shown.
@@ -24,6 +28,10 @@ const TIMES: [(&str, &str); 6] = [
     ("now-6h", "6 hours"),
     ("now-1d", "1 day"),
 ];
+
+/// How long a page waits until others are drawn.
+const PATIENCE: Duration = Duration::from_secs(5);
+const REFRESHES: [(u64, &str); 3] = [(5, "every 5 s"), (30, "every 30 s"), (0, "never")];
 
 /// What an address says, by name; a name may come more than once.
 type Chosen = Vec<(String, String)>;
@@ -46,14 +54,17 @@ pub(in crate::own_services::console) async fn dashboard(
     State(console): State<Arc<Console>>,
     Path(uid): Path<String>,
     Query(chosen): Query<Chosen>,
-) -> Result<Html<String>, Failed> {
+) -> Result<(StatusCode, Html<String>), Failed> {
     let Some(dashboard) = console.dashboards.one(&uid) else {
         let why = Refused(StatusCode::NOT_FOUND, format!("no dashboard {uid}"));
         return Err(Failed(console, why));
     };
-    let values = console.dashboards.values(dashboard).await;
+    let (values, unknown) = match console.dashboards.values(dashboard).await {
+        Ok(values) => (values, None),
+        Err(why) => (BTreeMap::new(), Some(why)),
+    };
     let (from, to) = span(dashboard, &chosen);
-    let refresh = one(&chosen, "refresh").and_then(|text| text.parse().ok()).unwrap_or(dashboard.refresh);
+    let refresh = refresh(one(&chosen, "refresh").unwrap_or_default(), dashboard.refresh);
     let wrong = Window::of(from, to).err();
     let body = html! {
         p.quiet { (dashboard.description) }
@@ -64,7 +75,8 @@ pub(in crate::own_services::console) async fn dashboard(
             button { "Show" }
             @for link in &dashboard.links { (link_of(&console, link, dashboard, from, to)) }
         }
-        @if let Some(wrong) = wrong { p.problem role="alert" { (wrong) } }
+        @if let Some(unknown) = unknown { p.problem role="alert" { "What can be chosen is not known: " (unknown) } }
+        @if let Some(wrong) = &wrong { p.problem role="alert" { (wrong) } }
         @else {
             p.as-of { "as of " time data-drawn-at {} " " span data-marks role="status" {} }
             div data-dashboard={ "/api/dashboards/" (dashboard.uid) } data-refresh=(refresh) {
@@ -78,7 +90,8 @@ pub(in crate::own_services::console) async fn dashboard(
         }
         (commands(&queries(&console, dashboard)))
     };
-    Ok(console.frame_with_charts(&dashboard.title, "/dashboards", None, &body))
+    let status = if wrong.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    Ok((status, console.frame_with_charts(&dashboard.title, "/dashboards", None, &body)))
 }
 
 /// The fields of a form that say which time is shown.
@@ -94,12 +107,18 @@ pub(super) fn times(from: &str, to: &str) -> Markup {
     }
 }
 
+/// Every how many seconds a page asks again, of those that can be chosen.
+pub(super) fn refresh(text: &str, otherwise: u64) -> u64 {
+    let known = REFRESHES.iter().map(|(seconds, _)| *seconds);
+    text.parse().ok().filter(|seconds| known.clone().any(|known| known == *seconds)).unwrap_or(otherwise)
+}
+
 /// The field of a form that says every how many seconds the page asks.
 pub(super) fn refreshes(seconds: u64) -> Markup {
     html! {
         label { "Asked again"
             select name="refresh" {
-                @for (value, name) in [(5, "every 5 s"), (30, "every 30 s"), (0, "never")] {
+                @for (value, name) in REFRESHES {
                     option value=(value) selected[value == seconds] { (name) }
                 }
             }
@@ -126,7 +145,8 @@ fn link_of(console: &Console, link: &Link, of: &Dashboard, from: &str, to: &str)
     match link {
         Link::Page(name, address) => html! { a href=(console.runbook(address)) rel="noreferrer" { (name) } },
         Link::Tag(tag) => {
-            let others = console.dashboards.all.iter().filter(|other| other.uid != of.uid && other.tags.contains(tag));
+            let others =
+                console.dashboards.all.iter().filter(|other| other.uid != of.uid && other.tags.contains(tag));
             let query = url::form_urlencoded::Serializer::new(String::new())
                 .append_pair("from", from)
                 .append_pair("to", to)
@@ -225,7 +245,8 @@ pub(in crate::own_services::console) async fn data(
     let wanted: Vec<u32> = match one(&chosen, "panels") {
         None => dashboard.panels().map(|panel| panel.id).collect(),
         Some(numbers) => {
-            let wrong = |_| Refused(StatusCode::BAD_REQUEST, format!("{numbers:?} are no panels: they are numbers"));
+            let wrong =
+                |_| Refused(StatusCode::BAD_REQUEST, format!("{numbers:?} are no panels: they are numbers"));
             numbers.split(',').map(str::parse).collect::<Result<_, _>>().map_err(wrong)?
         }
     };
@@ -235,6 +256,12 @@ pub(in crate::own_services::console) async fn data(
             values.entry(name.to_owned()).or_default().push(value);
         }
     }
+    // Answers are large: a few are made at once.
+    let place = timeout(PATIENCE, console.drawing.acquire()).await;
+    let Ok(Ok(_place)) = place else {
+        let why = format!("{DRAWN} dashboards are being drawn: try again in a moment");
+        return Err(Refused(StatusCode::TOO_MANY_REQUESTS, why));
+    };
     let (panels, marks) = tokio::join!(
         console.dashboards.draw(dashboard, &wanted, window, &values),
         console.dashboards.marks(dashboard, window),
@@ -243,7 +270,16 @@ pub(in crate::own_services::console) async fn data(
         Ok(marks) => (marks, None),
         Err(why) => (Vec::new(), Some(why)),
     };
-    Ok(Json(json!({ "window": window, "panels": panels, "marks": marks, "problem": problem })).into_response())
+    Ok(Json(Shown { window, panels, marks, problem }).into_response())
+}
+
+/// What a page's script gets.
+#[derive(Serialize)]
+struct Shown {
+    window: Window,
+    panels: Vec<DrawnPanel>,
+    marks: Vec<Mark>,
+    problem: Option<String>,
 }
 
 #[cfg(test)]

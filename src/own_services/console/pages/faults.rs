@@ -10,12 +10,14 @@ use super::{Console, commands};
 
 pub(in crate::own_services::console) async fn faults(State(console): State<Arc<Console>>) -> Html<String> {
     let seen = console.cluster.now().await;
-    let down: Vec<&String> = seen.monitored.up.iter().filter(|(_, up)| !**up).map(|(service, _)| service).collect();
+    let down: Vec<&String> =
+        seen.monitored.up.iter().filter(|(_, up)| !**up).map(|(service, _)| service).collect();
     let option = console.instance_option();
     let body = html! {
         div data-mark=(seen.monitored.mark()) {
+            @for problem in &seen.monitored.problems { p.problem role="alert" { (problem) } }
             p { "Services that do not answer: "
-                @if down.is_empty() { "none" }
+                @if seen.monitored.up.is_empty() { "not known" } @else if down.is_empty() { "none" }
                 @for service in &down { span.firing { (service) } " " }
             }
         }

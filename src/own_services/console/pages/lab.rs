@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::Html;
+use axum::response::{Html, IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 
 use super::dashboards::coded;
@@ -22,9 +22,12 @@ pub(in crate::own_services::console) async fn overview(State(console): State<Arc
     let behind = partitions().filter(|(_, replicas, in_sync)| in_sync.len() < replicas.len()).count();
     let of_topics = |topics: &BTreeSet<String>| {
         let known: Vec<f64> = topics.iter().filter_map(|topic| seen.rates.get(topic).copied()).collect();
-        (!topics.is_empty()).then(|| if known.is_empty() { "–".to_owned() } else { format!("{:.1}/s", known.iter().sum::<f64>()) })
+        (!topics.is_empty()).then(|| {
+            if known.is_empty() { "–".to_owned() } else { format!("{:.1}/s", known.iter().sum::<f64>()) }
+        })
     };
     let body = html! {
+        @for problem in &seen.monitored.problems { p.problem role="alert" { (problem) } }
         dl.figures {
             div { dt { "Brokers" } dd { (seen.groups.brokers.len()) } }
             div { dt { "Topics" } dd { a href="/topics" { (seen.groups.topics.len()) } } }
@@ -35,7 +38,8 @@ pub(in crate::own_services::console) async fn overview(State(console): State<Arc
         }
         p { "Firing: "
             @let firing: Vec<String> = firing(&seen);
-            @if firing.is_empty() { "nothing" } @else { (console.alerts_as_links(&seen, &firing)) }
+            @if firing.is_empty() && !seen.monitored.problems.is_empty() { "not known" }
+            @else if firing.is_empty() { "nothing" } @else { (console.alerts_as_links(&seen, &firing)) }
         }
         (picture(&console.lab, &nodes(&console.lab, &seen.monitored.up), of_topics))
         p.quiet { "A box: services alike, green where all that is asked of them is answered. An arrow: where data go in the flows that the tests prove; the number is the records a second in the topics of these flows." }
@@ -94,18 +98,30 @@ fn services<'a>(console: &Console, seen: &Seen, services: impl Iterator<Item = &
 pub(in crate::own_services::console) async fn group(
     State(console): State<Arc<Console>>,
     Path(group): Path<String>,
-) -> Result<Html<String>, Failed> {
-    let own: Vec<&ServiceView> = console.lab.services.iter().filter(|service| service.group == group).collect();
+) -> Result<Response, Failed> {
+    let own: Vec<&ServiceView> =
+        console.lab.services.iter().filter(|service| service.group == group).collect();
+    if let (true, Some(service)) =
+        (own.is_empty(), console.lab.services.iter().find(|service| service.name == group))
+    {
+        return Ok(Redirect::to(&format!("/services/{}", service.group)).into_response());
+    }
     if own.is_empty() {
-        let why = Refused(StatusCode::NOT_FOUND, format!("the lab {} has no service {group}", console.lab.lab));
+        let why =
+            Refused(StatusCode::NOT_FOUND, format!("the lab {} has no service {group}", console.lab.lab));
         return Err(Failed(console, why));
     }
     let seen = console.cluster.now().await;
-    let (to_it, from_it): (Vec<_>, Vec<_>) =
-        console.lab.ways.iter().filter(|way| way.to == group || way.from == group).partition(|way| way.to == group);
+    let (to_it, from_it): (Vec<_>, Vec<_>) = console
+        .lab
+        .ways
+        .iter()
+        .filter(|way| way.to == group || way.from == group)
+        .partition(|way| way.to == group);
     let flows: BTreeSet<&String> = to_it.iter().chain(&from_it).flat_map(|way| &way.flows).collect();
     let is_own = |name: &String| own.iter().any(|service| service.name == *name);
-    let faults: Vec<_> = console.lab.faults.iter().filter(|fault| fault.disturbs.iter().any(is_own)).collect();
+    let faults: Vec<_> =
+        console.lab.faults.iter().filter(|fault| fault.disturbs.iter().any(is_own)).collect();
     let alerts: BTreeSet<&String> = faults.iter().flat_map(|fault| &fault.alerts).collect();
     let body = html! {
         (services(&console, &seen, own.iter().copied()))
@@ -132,7 +148,7 @@ pub(in crate::own_services::console) async fn group(
         }
         (commands(&own.iter().map(|service| format!("./lab restart {}{}", service.name, console.instance_option())).collect::<Vec<_>>()))
     };
-    Ok(console.frame(&group, "/", Some(&seen), &body))
+    Ok(console.frame(&group, "/", Some(&seen), &body).into_response())
 }
 
 fn linked<'a>(groups: impl Iterator<Item = &'a str>) -> Markup {
@@ -145,10 +161,13 @@ fn linked<'a>(groups: impl Iterator<Item = &'a str>) -> Markup {
 
 /// What Prometheus reads of them, as a link to its own page.
 fn metrics(console: &Console, own: &[&ServiceView]) -> Markup {
-    let Some(prometheus) = console.lab.host_roles.get(METRICS) else { return html! { "this lab has no Prometheus" } };
+    let Some(prometheus) = console.lab.host_roles.get(METRICS) else {
+        return html! { "this lab has no Prometheus" };
+    };
     let names: Vec<&str> = own.iter().map(|service| service.name.as_str()).collect();
     let expression = format!("scrape_samples_scraped{{instance=~\"{}\"}}", names.join("|"));
-    let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("g0.expr", &expression).finish();
+    let query =
+        url::form_urlencoded::Serializer::new(String::new()).append_pair("g0.expr", &expression).finish();
     html! {
         a href={ "http://" (prometheus) "/graph?" (query) } rel="noreferrer" { "in Prometheus" }
         " " a href="/dashboards" { "dashboards" }

@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use super::{Console, Failed, commands, quoted};
 use crate::clients::elasticsearch;
 use crate::own_services::console::api::Refused;
-use crate::own_services::console::logs::{Logs, PLACES, Wanted, place};
-use crate::own_services::console::pages::dashboards::{refreshes, times};
+use crate::own_services::console::dashboards::in_words;
+use crate::own_services::console::logs::{Busy, Logs, PLACES, Wanted, place, query};
+use crate::own_services::console::pages::dashboards::{refresh, refreshes, times};
 use crate::own_services::console::window::Window;
 
 /// What an address says.
@@ -42,24 +43,31 @@ impl Asked {
         let wrong = |why: String| Refused(StatusCode::BAD_REQUEST, why);
         let window = Window::of(self.from(), self.to()).map_err(wrong)?;
         let indices = place(&self.r#in).map_err(|why| wrong(format!("{why:#}")))?;
-        Ok(Wanted { indices, query: self.q.clone(), window })
+        let query = query(&self.q).map_err(|why| wrong(format!("{why:#}")))?;
+        Ok(Wanted { indices, query, window })
     }
 }
 
 fn logs(console: &Console) -> Result<&Logs, Refused> {
-    let none = || Refused(StatusCode::NOT_FOUND, "this lab has no Elasticsearch: its logs are in ./lab logs SERVICE".to_owned());
+    let none = || {
+        Refused(
+            StatusCode::NOT_FOUND,
+            "this lab has no Elasticsearch: its logs are in ./lab logs SERVICE".to_owned(),
+        )
+    };
     console.logs.as_ref().ok_or_else(none)
 }
 
 pub(in crate::own_services::console) async fn page(
     State(console): State<Arc<Console>>,
     asked: Result<Query<Asked>, QueryRejection>,
-) -> Result<Html<String>, Failed> {
+) -> Result<(StatusCode, Html<String>), Failed> {
     let failed = |why| Failed(Arc::clone(&console), why);
     let Query(asked) = asked.map_err(|why| failed(why.into()))?;
     logs(&console).map_err(failed)?;
     let wrong = asked.wanted().err();
-    let refresh = asked.refresh.parse().unwrap_or(5);
+    let status = wrong.as_ref().map_or(StatusCode::OK, |Refused(status, _)| *status);
+    let refresh = refresh(&asked.refresh, 5);
     let body = html! {
         form.search method="get" {
             label.wide { "Query"
@@ -91,7 +99,7 @@ pub(in crate::own_services::console) async fn page(
         }
         (commands(&as_command(&console, &asked)))
     };
-    Ok(console.frame_with_charts("Logs", "/logs", None, &body))
+    Ok((status, console.frame_with_charts("Logs", "/logs", None, &body)))
 }
 
 fn as_command(console: &Console, asked: &Asked) -> Vec<String> {
@@ -99,7 +107,10 @@ fn as_command(console: &Console, asked: &Asked) -> Vec<String> {
     let indices = place(&asked.r#in).unwrap_or(PLACES[0].0);
     let query = if asked.q.is_empty() { "*" } else { &asked.q };
     vec![
-        format!("curl -sG 'http://{address}/{indices}/_search?pretty&sort=@timestamp:desc&size=20' --data-urlencode {}", quoted(&format!("q={query}"))),
+        format!(
+            "curl -sG 'http://{address}/{indices}/_search?pretty&sort=@timestamp:desc&size=20' --data-urlencode {}",
+            quoted(&format!("q={query}"))
+        ),
         format!("./lab search{} --follow", console.instance_option()),
     ]
 }
@@ -112,9 +123,12 @@ pub(in crate::own_services::console) async fn data(
     let wanted = asked?.0.wanted()?;
     let found = logs(&console)?.find(&wanted).await;
     let drawn = found.map_err(|why| {
-        let refused = why.is::<elasticsearch::Refused>();
-        let status = if refused { StatusCode::BAD_REQUEST } else { StatusCode::BAD_GATEWAY };
-        Refused(status, format!("{why:#}"))
+        let status = match () {
+            () if why.is::<elasticsearch::Refused>() => StatusCode::BAD_REQUEST,
+            () if why.is::<Busy>() => StatusCode::TOO_MANY_REQUESTS,
+            () => StatusCode::BAD_GATEWAY,
+        };
+        Refused(status, in_words("Elasticsearch", &why))
     })?;
     let panels = drawn.iter().zip(1..).map(|(drawn, id)| {
         let mut panel = json!(drawn);
@@ -122,7 +136,8 @@ pub(in crate::own_services::console) async fn data(
         panel
     });
     let panels: Vec<Value> = panels.collect();
-    Ok(Json(json!({ "window": wanted.window, "panels": panels, "marks": [], "problem": null })).into_response())
+    Ok(Json(json!({ "window": wanted.window, "panels": panels, "marks": [], "problem": null }))
+        .into_response())
 }
 
 /// One record, whole.
@@ -133,11 +148,14 @@ pub(in crate::own_services::console) async fn one(
     let failed = |why| Failed(Arc::clone(&console), why);
     let logs = logs(&console).map_err(failed)?;
     let known = PLACES.iter().flat_map(|(patterns, _)| patterns.split(','));
-    if !known.map(|pattern| pattern.trim_end_matches('*')).any(|begin| index.starts_with(begin)) || index.contains(['*', ',']) {
+    if !known.map(|pattern| pattern.trim_end_matches('*')).any(|begin| index.starts_with(begin))
+        || index.contains(['*', ','])
+    {
         return Err(failed(Refused(StatusCode::NOT_FOUND, format!("{index} has no log records"))));
     }
     let found = logs.one(&index, &id).await;
-    let found = found.map_err(|why| failed(Refused(StatusCode::BAD_GATEWAY, format!("Elasticsearch: {why:#}"))))?;
+    let found =
+        found.map_err(|why| failed(Refused(StatusCode::BAD_GATEWAY, in_words("Elasticsearch", &why))))?;
     let Some(found) = found else {
         return Err(failed(Refused(StatusCode::NOT_FOUND, format!("{index} has no record {id}"))));
     };
@@ -145,7 +163,7 @@ pub(in crate::own_services::console) async fn one(
     flat("", &found.source, &mut fields);
     let body = html! {
         p { code { (index) } " " code { (id) } }
-        @if let Some(around) = around(&found.source) { p { a href=(around) { "What was said half a minute before and after" } } }
+        @if let Some(around) = around(&index, &found.source) { p { a href=(around) { "What was said half a minute before and after" } } }
         dl.record { @for (name, value) in &fields { dt { (name) } dd { pre { (value) } } } }
         details { summary { "As JSON" } pre { code { (format!("{:#}", found.source)) } } }
     };
@@ -166,11 +184,18 @@ fn flat(path: &str, value: &Value, fields: &mut Vec<(String, String)>) {
 }
 
 /// The address of the page with the records around one.
-fn around(source: &Value) -> Option<String> {
+fn around(index: &str, source: &Value) -> Option<String> {
     let at = source["@timestamp"].as_str()?;
     let at = time::OffsetDateTime::parse(at, &time::format_description::well_known::Rfc3339).ok()?;
     let ms = i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()?;
-    Some(format!("/logs?from={}&to={}&refresh=0", ms - 30_000, ms + 30_000))
+    // The narrowest place that has the index.
+    let has =
+        |patterns: &str| patterns.split(',').any(|pattern| index.starts_with(pattern.trim_end_matches('*')));
+    let (place, _) = PLACES.iter().rev().find(|(patterns, _)| has(patterns))?;
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("in", place).append_pair("from", &(ms - 30_000).to_string());
+    query.append_pair("to", &(ms + 30_000).to_string()).append_pair("refresh", "0");
+    Some(format!("/logs?{}", query.finish()))
 }
 
 #[cfg(test)]
@@ -187,8 +212,9 @@ mod tests {
 
     #[test]
     fn around_a_record_is_a_minute() {
-        let found = around(&json!({ "@timestamp": "2023-11-14T22:13:20.000Z" })).unwrap();
-        assert_eq!(found, "/logs?from=1699999970000&to=1700000030000&refresh=0");
-        assert_eq!(around(&json!({})), None);
+        let found =
+            around("kafka-logs-filebeat-2023", &json!({ "@timestamp": "2023-11-14T22:13:20.000Z" })).unwrap();
+        assert_eq!(found, "/logs?in=kafka-logs-filebeat-*&from=1699999970000&to=1700000030000&refresh=0");
+        assert_eq!(around("kafka-logs-filebeat-2023", &json!({})), None);
     }
 }
