@@ -86,7 +86,7 @@ impl Project {
             texts.insert(path.to_owned(), text);
         }
         for folder in ["compose/images", ".github/workflows"] {
-            texts_below(&self.root, folder, &mut texts)?;
+            texts_below(&self.root, folder, |_| true, &mut texts)?;
         }
         Ok(texts)
     }
@@ -98,9 +98,10 @@ impl Project {
             let text = std::fs::read_to_string(self.root.join(path));
             texts.insert(path.to_owned(), text.with_context(|| format!("{path} cannot be read"))?);
         }
-        texts_below(&self.root, "docs", &mut texts)?;
-        texts_below(&self.root, crate::dashboards::FOLDER, &mut texts)?;
-        texts.retain(|path, _| path.ends_with(".md") || path.ends_with(".json"));
+        // Pictures are no texts.
+        let is_text = |path: &str| path.ends_with(".md") || path.ends_with(".json");
+        texts_below(&self.root, "docs", is_text, &mut texts)?;
+        texts_below(&self.root, crate::dashboards::FOLDER, is_text, &mut texts)?;
         Ok(texts)
     }
 
@@ -163,13 +164,18 @@ pub fn definition(path: &Path) -> Result<Vec<(String, String)>> {
     Ok(parts)
 }
 
-/// Paths of all files below a folder of `root`, with their texts.
-fn texts_below(root: &Path, folder: &str, texts: &mut BTreeMap<String, String>) -> Result<()> {
+/// Paths of the files below a folder of `root` that `is_wanted` takes, with their texts.
+fn texts_below(
+    root: &Path,
+    folder: &str,
+    is_wanted: impl Fn(&str) -> bool + Copy,
+    texts: &mut BTreeMap<String, String>,
+) -> Result<()> {
     for name in names_in(&root.join(folder))? {
         let path = format!("{folder}/{name}");
         if root.join(&path).is_dir() {
-            texts_below(root, &path, texts)?;
-        } else {
+            texts_below(root, &path, is_wanted, texts)?;
+        } else if is_wanted(&path) {
             let text = std::fs::read_to_string(root.join(&path))
                 .with_context(|| format!("{path} cannot be read"))?;
             texts.insert(path, text);
