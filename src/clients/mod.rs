@@ -13,6 +13,7 @@ pub mod kibana;
 pub mod oci;
 pub mod producer;
 pub mod prometheus;
+mod protobuf;
 pub mod scenarios;
 pub mod schema_registry;
 pub mod shown;

@@ -2,6 +2,7 @@
 //! `streamlab_records::text`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use anyhow::Result;
 use schema_registry_converter::async_impl::avro::AvroDecoder;
@@ -12,6 +13,7 @@ use streamlab_records::text::{binary, hexadecimal, plain, push_line, visible};
 use tokio::sync::Mutex;
 
 use super::kafka::Record;
+use super::protobuf::Protobuf;
 use super::{avro_text, schema_registry};
 
 /// Shows records; with a registry, what it has the schemas of.
@@ -54,8 +56,18 @@ pub struct Part {
 struct Schemas {
     settings: SrSettings,
     avro: AvroDecoder,
-    /// Type of each schema that was asked for, by id; none where the registry has no such id.
-    types: Mutex<HashMap<u32, Option<SchemaType>>>,
+    /// Each schema that was asked for, by id; none where the registry has no such id.
+    known: Mutex<HashMap<u32, Option<Known>>>,
+}
+
+/// What a schema says, as far as it is needed.
+#[derive(Clone)]
+enum Known {
+    Avro,
+    Json,
+    /// Or why it cannot be used.
+    Protobuf(Result<Arc<Protobuf>, String>),
+    Other(String),
 }
 
 impl Shown {
@@ -66,8 +78,8 @@ impl Shown {
     pub fn new(registry: Option<String>) -> Result<Self> {
         let registry = registry.map(|url| {
             let settings = schema_registry::settings(url)?;
-            let (avro, types) = (AvroDecoder::new(settings.clone()), Mutex::default());
-            anyhow::Ok(Schemas { settings, avro, types })
+            let (avro, known) = (AvroDecoder::new(settings.clone()), Mutex::default());
+            anyhow::Ok(Schemas { settings, avro, known })
         });
         Ok(Self { registry: registry.transpose()? })
     }
@@ -143,31 +155,48 @@ fn cut(text: &str, letters: usize) -> &str {
 impl Schemas {
     async fn decoded(&self, id: u32, all: &[u8], rest: &[u8]) -> Decoded {
         let not = |why: String, shown: String| Decoded::Not { why, shown };
-        match self.type_of(id).await {
-            Ok(Some(SchemaType::Avro)) => match self.avro.decode_with_schema(Some(all)).await {
+        match self.schema(id).await {
+            Ok(Some(Known::Avro)) => match self.avro.decode_with_schema(Some(all)).await {
                 Ok(Some(found)) => Decoded::Text(avro_text::text(&found.value, &found.schema.parsed)),
                 Ok(None) => Decoded::Text(plain(all)),
                 Err(error) => not(format!("it is no Avro of schema {id}: {error}"), plain(all)),
             },
-            Ok(Some(SchemaType::Json)) => Decoded::Text(plain(rest)),
-            Ok(Some(SchemaType::Protobuf)) => not(format!("Protobuf, schema {id}"), binary(rest)),
-            Ok(Some(other)) => not(format!("{other:?}, schema {id}"), plain(rest)),
+            Ok(Some(Known::Json)) => Decoded::Text(plain(rest)),
+            Ok(Some(Known::Protobuf(schema))) => {
+                let found = schema.and_then(|schema| schema.text(rest).map_err(|why| format!("{why:#}")));
+                found.map_or_else(
+                    |why| not(format!("Protobuf, schema {id}: {why}"), binary(rest)),
+                    Decoded::Text,
+                )
+            }
+            Ok(Some(Known::Other(kind))) => not(format!("{kind}, schema {id}"), plain(rest)),
             Ok(None) => not(format!("the registry has no schema {id}"), plain(all)),
             Err(error) => not(format!("schema {id}: the registry does not answer: {error}"), plain(all)),
         }
     }
 
-    async fn type_of(&self, id: u32) -> Result<Option<SchemaType>, String> {
-        let mut types = self.types.lock().await;
-        if let Some(known) = types.get(&id) {
+    async fn schema(&self, id: u32) -> Result<Option<Known>, String> {
+        let mut all = self.known.lock().await;
+        if let Some(known) = all.get(&id) {
             return Ok(known.clone());
         }
         let found = match get_schema_by_id(id, &self.settings).await {
-            Ok(schema) => Some(schema.schema_type),
+            Ok(schema) => Some(match schema.schema_type {
+                SchemaType::Avro => Known::Avro,
+                SchemaType::Json => Known::Json,
+                SchemaType::Protobuf if !schema.references.is_empty() => {
+                    Known::Protobuf(Err("it imports other schemas".to_owned()))
+                }
+                SchemaType::Protobuf => {
+                    let read = Protobuf::read(&schema.schema).map_err(|why| format!("{why:#}"));
+                    Known::Protobuf(read.map(Arc::new))
+                }
+                other => Known::Other(format!("{other:?}")),
+            }),
             Err(error) if error.retriable => return Err(error.to_string()),
             Err(_) => None,
         };
-        types.insert(id, found.clone());
+        all.insert(id, found.clone());
         Ok(found)
     }
 }

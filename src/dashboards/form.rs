@@ -71,9 +71,9 @@ struct AnnotationForm {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Source {
-    r#type: String,
-    uid: String,
+pub(super) struct Source {
+    pub(super) r#type: String,
+    pub(super) uid: String,
 }
 
 #[derive(Deserialize)]

@@ -7,6 +7,8 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::form::Source;
+
 const TIME: &str = "@timestamp";
 
 /// A query of Grafana's Elasticsearch data source.
@@ -73,13 +75,6 @@ struct Form {
     time_field: String,
     #[serde(rename = "refId")]
     _ref_id: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Source {
-    r#type: String,
-    uid: String,
 }
 
 /// A metric or a bucket.

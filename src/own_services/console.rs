@@ -9,6 +9,7 @@ mod charts;
 mod cluster;
 mod dashboards;
 mod diagram;
+mod export;
 mod guard;
 mod logs;
 mod monitoring;
@@ -130,6 +131,7 @@ pub async fn run(listener: TcpListener, given: Given<'_>, stop: watch::Receiver<
         .route("/logs", get(pages::logs::page))
         .route("/logs/{index}/{id}", get(pages::logs::one))
         .route("/api/logs", get(pages::logs::data))
+        .route("/api/logs/csv", get(pages::logs::file))
         .route("/api/dashboards/{uid}", get(pages::dashboards::data))
         .route("/api/alerts", get(api::alerts))
         .route("/api/silences", post(api::silence))
@@ -137,6 +139,7 @@ pub async fn run(listener: TcpListener, given: Given<'_>, stop: watch::Receiver<
         .route("/api/schemas/{subject}/compatibility", post(api::try_schema))
         .route("/api/topics", get(api::topics))
         .route("/api/messages/{topic}", get(api::messages))
+        .route("/api/messages/{topic}/csv", get(export::messages))
         .route("/api/latest/{topic}", get(api::latest))
         .route("/api/stats", get(api::stats))
         .route("/api/groups", get(api::groups))

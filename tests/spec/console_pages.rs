@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use rdkafka::producer::FutureRecord;
+use reqwest::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ORIGIN};
+use serde_json::{Value, json};
+use streamlab::clients::http;
 use streamlab::clients::schema_registry::{Registered, SchemaRegistry};
 
 use crate::browser::{Chromium, Opened};
@@ -70,6 +73,8 @@ async fn pages(lab: Arc<Lab>) -> Result<String> {
         bail!("the record is shown as {shown}");
     }
     follows(&lab, &chromium, &url, &run).await?;
+    protobuf_as_a_file(&lab, &url, &run).await?;
+    prometheus_answers_its_own_page(&lab).await?;
     page.is_clean(&url)?;
     // A picture that says nothing to who cannot see it would have been found.
     page.says("document.querySelector('main').append(new Image())").await?;
@@ -108,6 +113,48 @@ async fn two_versions(lab: &Lab, run: &str) -> Result<String> {
         }
     }
     Ok(subject)
+}
+
+/// A record of Protobuf is decoded with the registry's schema, and is a line of the file that the page leads to; no cell of it is a
+/// formula.
+async fn protobuf_as_a_file(lab: &Lab, url: &str, run: &str) -> Result<()> {
+    let schema = r#"syntax = "proto3"; message Seen { int64 id = 1; string user_id = 2; }"#;
+    let registered = http()
+        .post(format!("{}/subjects/proto-{run}-value/versions", lab.endpoints.registry_url()?))
+        .json(&json!({ "schemaType": "PROTOBUF", "schema": schema }));
+    let answer: Value = registered.send().await?.error_for_status()?.json().await?;
+    let id = u32::try_from(answer["id"].as_u64().context("no id")?)?;
+    // A zero, the schema's id, the first message, and 2^63 - 1 with a name.
+    let message = [&[0][..], &id.to_be_bytes(), &[0, 8], &[0xff; 8], &[0x7f, 18, 1, b'a']].concat();
+    let key = format!("=proto-{run}");
+    let record = FutureRecord::to(TOPIC).key(&key).payload(&message);
+    lab.producer()?.send(record, Duration::from_secs(10)).await.map_err(|(error, _)| error)?;
+    let address = format!("{url}/api/messages/{TOPIC}");
+    let query = format!("key=proto-{run}&field=user_id&is=a");
+    let found: Value = http().get(format!("{address}?{query}")).send().await?.json().await?;
+    let value = &found["messages"][0]["value"];
+    if value["text"] != r#"{"id":"9223372036854775807","user_id":"a"}"# || value["kind"] != "decoded" {
+        bail!("a record of Protobuf is shown as {found}");
+    }
+    let file = http().get(format!("{address}/csv?{query}")).send().await?.error_for_status()?.text().await?;
+    let cells = format!(r#",'={},"{{""id"":""9223372036854775807"",""user_id"":""a""}}","#, &key[1..]);
+    if !file.starts_with("partition,offset,time,key,value,headers\n") || !file.contains(&cells) {
+        bail!("the file has no line with {cells}:\n{file}");
+    }
+    Ok(())
+}
+
+/// A script of another page that is open in the same browser reads nothing of Prometheus.
+async fn prometheus_answers_its_own_page(lab: &Lab) -> Result<()> {
+    let prometheus = lab.endpoints.url("prometheus", "web")?;
+    for origin in ["http://evil.example", "http://localhost:8000", "null"] {
+        let asked = http().get(format!("{prometheus}/api/v1/query?query=up")).header(ORIGIN, origin);
+        let answer = asked.send().await?.error_for_status()?;
+        if let Some(allowed) = answer.headers().get(ACCESS_CONTROL_ALLOW_ORIGIN) {
+            bail!("Prometheus lets {origin} read: {allowed:?}");
+        }
+    }
+    Ok(())
 }
 
 /// A filter narrows; a record that comes is there without loading the page again; a second page hears of it by the first one's stream.

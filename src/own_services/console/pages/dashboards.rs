@@ -88,6 +88,7 @@ pub(in crate::own_services::console) async fn dashboard(
                 }
             }
         }
+        p.quiet { "What is drawn, as a file: " a href={ "/api/dashboards/" (dashboard.uid) "?" (query(&chosen)) } download={ (dashboard.uid) ".json" } { "JSON" } }
         (commands(&queries(&console, dashboard)))
     };
     let status = if wrong.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
@@ -221,6 +222,10 @@ fn queries(console: &Console, dashboard: &Dashboard) -> Vec<String> {
 
 fn all_of(dashboard: &Dashboard) -> Vec<(String, String)> {
     dashboard.variables.iter().map(|variable| (variable.name.clone(), ".+".to_owned())).collect()
+}
+
+fn query(chosen: &Chosen) -> String {
+    url::form_urlencoded::Serializer::new(String::new()).extend_pairs(chosen).finish()
 }
 
 fn one<'a>(chosen: &'a Chosen, name: &str) -> Option<&'a str> {

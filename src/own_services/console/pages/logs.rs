@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 use super::{Console, Failed, commands, quoted};
 use crate::clients::elasticsearch;
 use crate::own_services::console::api::Refused;
+use crate::own_services::console::dashboards::drawn::Drawn;
 use crate::own_services::console::dashboards::in_words;
+use crate::own_services::console::export;
 use crate::own_services::console::logs::{Busy, Logs, PLACES, Wanted, place, query};
 use crate::own_services::console::pages::dashboards::{refresh, refreshes, times};
 use crate::own_services::console::window::Window;
@@ -37,6 +39,16 @@ impl Asked {
 
     fn to(&self) -> &str {
         if self.to.is_empty() { "now" } else { &self.to }
+    }
+
+    /// The same as an address' query.
+    fn query(&self) -> String {
+        let fields = [("q", &self.q), ("in", &self.r#in), ("from", &self.from), ("to", &self.to)];
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        fields.iter().filter(|(_, value)| !value.is_empty()).for_each(|(name, value)| {
+            query.append_pair(name, value);
+        });
+        query.finish()
     }
 
     fn wanted(&self) -> Result<Wanted, Refused> {
@@ -93,7 +105,11 @@ pub(in crate::own_services::console) async fn page(
                 section.panel.w24.h6 aria-label="Records over time" { div.shown data-panel="1" { p.quiet { "Not asked yet." } } }
                 div.sides-by-side {
                     section aria-label="Values of fields" { h2 { "Fields" } div data-panel="3" {} }
-                    section aria-label="Records" { h2 { "Records" } div data-panel="2" { p.quiet { "Not asked yet." } } }
+                    section aria-label="Records" {
+                        h2 { "Records" }
+                        p.quiet { "These as a file: " a href={ "/api/logs/csv?" (asked.query()) } { "CSV" } ", all of the page as JSON: " a href={ "/api/logs?" (asked.query()) } download="log-records.json" { "JSON" } }
+                        div data-panel="2" { p.quiet { "Not asked yet." } }
+                    }
                 }
             }
         }
@@ -121,15 +137,7 @@ pub(in crate::own_services::console) async fn data(
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response, Refused> {
     let wanted = asked?.0.wanted()?;
-    let found = logs(&console)?.find(&wanted).await;
-    let drawn = found.map_err(|why| {
-        let status = match () {
-            () if why.is::<elasticsearch::Refused>() => StatusCode::BAD_REQUEST,
-            () if why.is::<Busy>() => StatusCode::TOO_MANY_REQUESTS,
-            () => StatusCode::BAD_GATEWAY,
-        };
-        Refused(status, in_words("Elasticsearch", &why))
-    })?;
+    let drawn = found(&console, &wanted).await?;
     let panels = drawn.iter().zip(1..).map(|(drawn, id)| {
         let mut panel = json!(drawn);
         panel["id"] = json!(id);
@@ -138,6 +146,27 @@ pub(in crate::own_services::console) async fn data(
     let panels: Vec<Value> = panels.collect();
     Ok(Json(json!({ "window": wanted.window, "panels": panels, "marks": [], "problem": null }))
         .into_response())
+}
+
+/// The records of the page as a file.
+pub(in crate::own_services::console) async fn file(
+    State(console): State<Arc<Console>>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<Response, Refused> {
+    let [_, records, _] = found(&console, &asked?.0.wanted()?).await?;
+    let lines = if let Drawn::Documents { lines, .. } = records { lines } else { Vec::new() };
+    export::documents(&lines)
+}
+
+async fn found(console: &Console, wanted: &Wanted) -> Result<[Drawn; 3], Refused> {
+    logs(console)?.find(wanted).await.map_err(|why| {
+        let status = match () {
+            () if why.is::<elasticsearch::Refused>() => StatusCode::BAD_REQUEST,
+            () if why.is::<Busy>() => StatusCode::TOO_MANY_REQUESTS,
+            () => StatusCode::BAD_GATEWAY,
+        };
+        Refused(status, in_words("Elasticsearch", &why))
+    })
 }
 
 /// One record, whole.

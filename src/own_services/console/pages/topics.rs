@@ -172,6 +172,9 @@ fn records(topic: &str, asked: &Asked, found: Messages) -> Markup {
         p.said {
             (found.messages.len()) " records" @if asked.filters() { ", " (found.scanned) " looked at" } "; " (reached) ". "
             @if found.stopped != Stopped::End { a href={ "?" (asked.query(&found.next)) } { (more) } " " }
+            @let query = asked.query(&asked.from);
+            "As a file: " a href={ "/api/messages/" (topic) "/csv?" (query) } { "CSV" } " "
+            a href={ "/api/messages/" (topic) "?" (query) } download={ (topic) ".json" } { "JSON" } " "
             @if newest {
                 button type="button" data-follow={ "/api/messages/" (topic) "?" (asked.query(&found.end)) }
                     data-topic=(topic) aria-pressed="false" hidden { "Show what comes" }
