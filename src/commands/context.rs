@@ -8,7 +8,7 @@ use crate::engine::Session;
 use crate::project::Project;
 
 /// The global options.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Context {
     file: Option<PathBuf>,
     pub(super) instance: String,

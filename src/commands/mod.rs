@@ -7,6 +7,7 @@ mod bench_logs;
 mod bundle;
 mod bundle_import;
 mod complete;
+mod console;
 mod consume;
 mod context;
 mod doctor;
@@ -68,6 +69,8 @@ enum Command {
     Reset(up::ResetArgs),
     /// What fires, since when, and what to do about it.
     Alerts(alerts::Args),
+    /// Where the console is; with --allow-faults one on this machine whose buttons break the lab.
+    Console(console::Args),
     /// Break something on purpose, or put it right: fault NAME, fault undo.
     Fault(fault::Args),
     /// Records of a topic as they come: partition@offset, key, value, decoded through the registry.
@@ -135,6 +138,7 @@ impl Cli {
                 Command::Restart(args) => restart::run(&context, args).await,
                 Command::Reset(args) => up::reset(&context, args).await,
                 Command::Alerts(args) => alerts::run(&context, args).await,
+                Command::Console(args) => console::run(&context, args).await,
                 Command::Fault(args) => fault::run(&context, args).await,
                 Command::Tail(args) => tail::run(&context, args).await,
                 Command::Search(args) => search::run(&context, args).await,

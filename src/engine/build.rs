@@ -254,20 +254,10 @@ impl Engine {
             .docker
             .create_container(None::<testcontainers::bollard::query_parameters::CreateContainerOptions>, body)
             .await?;
-        let options = testcontainers::bollard::query_parameters::DownloadFromContainerOptionsBuilder::new()
-            .path(path)
-            .build();
-        let chunks: Result<Vec<_>, _> =
-            self.docker.download_from_container(&container.id, Some(options)).try_collect().await;
+        let bytes = self.file_of(&container.id, path).await;
         let remove = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         self.docker.remove_container(&container.id, Some(remove)).await?;
-        let bytes = chunks.with_context(|| format!("{reference} has no {path}"))?.concat();
-        let mut archive = tar::Archive::new(bytes.as_slice());
-        let mut text = String::new();
-        for entry in archive.entries()? {
-            std::io::Read::read_to_string(&mut entry?, &mut text)?;
-        }
-        Ok(text)
+        Ok(String::from_utf8(bytes.with_context(|| format!("{reference} has no {path}"))?)?)
     }
 }
 

@@ -1,13 +1,16 @@
 //! What is done with one container: run a command inside, kill, pause, start, stop.
 
+use std::io::Read as _;
+
 use anyhow::{Context, Result};
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt as _};
 use testcontainers::bollard::container::LogOutput;
 use testcontainers::bollard::errors::Error;
 use testcontainers::bollard::exec::StartExecResults;
 use testcontainers::bollard::models::{ContainerInspectResponse, ExecConfig};
 use testcontainers::bollard::query_parameters::{
-    InspectContainerOptions, KillContainerOptions, StartContainerOptions, StopContainerOptionsBuilder,
+    DownloadFromContainerOptionsBuilder, InspectContainerOptions, KillContainerOptions,
+    StartContainerOptions, StopContainerOptionsBuilder,
 };
 
 use super::Engine;
@@ -23,6 +26,22 @@ pub struct ExecOutput {
 }
 
 impl Engine {
+    /// A file of a container, which need not run.
+    ///
+    /// # Errors
+    /// There is no such file, or the engine does not answer.
+    pub async fn file_of(&self, container: &str, path: &str) -> Result<Vec<u8>> {
+        let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
+        let chunks: Vec<_> =
+            self.docker.download_from_container(container, Some(options)).try_collect().await?;
+        let archive = chunks.concat();
+        let mut bytes = Vec::new();
+        for entry in tar::Archive::new(archive.as_slice()).entries()? {
+            entry?.read_to_end(&mut bytes)?;
+        }
+        Ok(bytes)
+    }
+
     /// Runs a command inside a container to its end.
     ///
     /// # Errors

@@ -106,7 +106,8 @@ pub(super) async fn run(service: Service) -> Result<()> {
             let port = variable("PUBLISHED_PORT")?.parse().context("PUBLISHED_PORT is no port")?;
             let charts = PathBuf::from(variable("CHARTS")?);
             let runbooks = std::env::var("RUNBOOKS").ok();
-            let given = console::Given { lab, port, files: &args.files, charts: &charts, runbooks };
+            let given =
+                console::Given { lab, port, files: &args.files, charts: &charts, runbooks, breaker: None };
             console::run(listen(args.listen).await?, given, stop).await
         }
         Service::Receiver(args) => {

@@ -1,4 +1,5 @@
-//! The lab's console: what a person wants to look at, as pages and as JSON. It changes nothing but silences.
+//! The lab's console: what a person wants to look at, as pages and as JSON. It changes nothing but silences; one that is started on the
+//! host for it also breaks the lab and puts it right, by a [`Breaker`].
 //!
 //! [`cluster`] looks at Kafka and [`monitoring`] while somebody looks at the console, [`dashboards`] draws Grafana's files,
 //! [`diagram`] the lab, [`logs`] finds log records, [`asked`] and [`window`] read what a request wants, [`api`] answers programs, [`pages`] people, [`guard`] decides who is answered at all.
@@ -25,6 +26,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
@@ -66,6 +68,7 @@ struct Console {
     logs: Option<Logs>,
     /// Where the runbooks are on the host.
     runbooks: Option<String>,
+    breaker: Option<Box<dyn Breaker>>,
 }
 
 /// What a console is given.
@@ -80,6 +83,18 @@ pub struct Given<'a> {
     pub charts: &'a Path,
     /// Where the runbooks are on the host.
     pub runbooks: Option<String>,
+    /// Who breaks the lab for somebody who asks for it; without one, the console only reads.
+    pub breaker: Option<Box<dyn Breaker>>,
+}
+
+/// Breaks a lab and puts it right.
+pub trait Breaker: Send + Sync {
+    /// The faults that are in force.
+    fn in_force(&self) -> BoxFuture<'_, Result<Vec<String>>>;
+    /// Does a fault, by its name.
+    fn inject<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>>;
+    /// Puts right what all faults in force have broken.
+    fn undo(&self) -> BoxFuture<'_, Result<()>>;
 }
 
 /// Answers on `listener` until `stop` turns true.
@@ -87,7 +102,7 @@ pub struct Given<'a> {
 /// # Errors
 /// A client cannot be made, a dashboard cannot be drawn, or the charts' library is not there.
 pub async fn run(listener: TcpListener, given: Given<'_>, stop: watch::Receiver<bool>) -> Result<()> {
-    let Given { lab, port, files, charts, runbooks } = given;
+    let Given { lab, port, files, charts, runbooks, breaker } = given;
     let bootstrap = lab.roles.get(KAFKA).cloned().unwrap_or_default();
     let registry_url = lab.roles.get(SCHEMA_REGISTRY).map(|address| format!("http://{address}"));
     let monitoring = Arc::new(Monitoring::of(&lab));
@@ -105,6 +120,7 @@ pub async fn run(listener: TcpListener, given: Given<'_>, stop: watch::Receiver<
         drawing: Semaphore::new(DRAWN),
         charts,
         runbooks,
+        breaker,
         cluster,
         monitoring,
         token: token.clone(),
@@ -128,6 +144,8 @@ pub async fn run(listener: TcpListener, given: Given<'_>, stop: watch::Receiver<
         .route("/dashboards/{uid}", get(pages::dashboards::dashboard))
         .route("/services/{group}", get(pages::lab::group))
         .route("/faults", get(pages::faults::faults))
+        .route("/api/faults/undo", post(pages::faults::undo))
+        .route("/api/faults/{name}/inject", post(pages::faults::inject))
         .route("/logs", get(pages::logs::page))
         .route("/logs/{index}/{id}", get(pages::logs::one))
         .route("/api/logs", get(pages::logs::data))

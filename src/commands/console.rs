@@ -1,0 +1,96 @@
+//! `lab console`: where the lab's console is; or one on this machine that may break the lab.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::{Context as _, Result};
+use futures::future::BoxFuture;
+
+use super::context::Context;
+use crate::engine::{Breakable, InstanceLock, Session};
+use crate::own_services::console::{Breaker, Given, run as serve};
+use crate::own_services::metrics;
+use crate::signals::watch_signals;
+use crate::topology::LabView;
+
+/// The service, and what it is told.
+const SERVICE: &str = "console";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A console of your own on this machine, with buttons that break the lab and put it right, until Ctrl-C. The lab's own only reads.
+    #[arg(long)]
+    allow_faults: bool,
+    /// Its port; a free one without it.
+    #[arg(long, requires = "allow_faults", default_value_t = 0, hide_default_value = true)]
+    port: u16,
+}
+
+/// Breaks the instance as `lab fault` does, one change after the other.
+struct ByCommand(Context);
+
+pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
+    let session = context.running().await?;
+    let service = session
+        .plan
+        .service(SERVICE)
+        .with_context(|| format!("the lab {} has no console", session.plan.lab))?;
+    if !args.allow_faults {
+        say!("{}", session.endpoints().url(SERVICE, "web")?);
+        return Ok(());
+    }
+    let setting =
+        |name: &str| service.environment.get(name).with_context(|| format!("the console has no {name}"));
+    let mut lab: LabView = serde_json::from_str(setting("LAB")?).context("LAB is no lab")?;
+    // From here everything is where the host has it.
+    lab.roles.clone_from(&lab.host_roles);
+    let folder = tempfile::tempdir()?;
+    let charts = folder.path().join("charts.jar");
+    let jar = session.engine.file_of(&service.container, setting("CHARTS")?).await;
+    std::fs::write(&charts, jar.context("the lab's console has no library of charts")?)?;
+    let stop = watch_signals();
+    let listener = metrics::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port))).await?;
+    let port = listener.local_addr()?.port();
+    say!(
+        "http://localhost:{port}/faults breaks the lab {} and puts it right; Ctrl-C ends this console",
+        lab.lab
+    );
+    let given = Given {
+        lab,
+        port,
+        files: &session.project.root,
+        charts: &charts,
+        runbooks: service.environment.get("RUNBOOKS").cloned(),
+        breaker: Some(Box::new(ByCommand(context.clone()))),
+    };
+    serve(listener, given, stop).await
+}
+
+impl ByCommand {
+    /// Does something with the lab as it is now, while no other command changes it.
+    async fn change<T>(&self, work: impl AsyncFnOnce(&Session) -> Result<T>) -> Result<T> {
+        let _lock = InstanceLock::take(&self.0.instance)?;
+        let session = self.0.running().await?;
+        work(&session).await
+    }
+}
+
+impl Breaker for ByCommand {
+    fn in_force(&self) -> BoxFuture<'_, Result<Vec<String>>> {
+        Box::pin(async { Ok(self.0.running().await?.state.faults.clone()) })
+    }
+
+    fn inject<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.change(async move |session: &Session| {
+            let (engine, file, plan) = (&session.engine, &session.project.file, &session.plan);
+            let fault = file.fault(name).with_context(|| format!("no fault {name}"))?;
+            Breakable { engine, file, plan }.inject(&session.state, fault).await
+        }))
+    }
+
+    fn undo(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.change(async |session: &Session| {
+            let (engine, file, plan) = (&session.engine, &session.project.file, &session.plan);
+            Breakable { engine, file, plan }.undo_all(&session.state).await.map(drop)
+        }))
+    }
+}
