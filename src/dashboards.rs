@@ -19,8 +19,8 @@ pub use self::unit::{Scale, Unit};
 /// Where the files are, from the project's root.
 pub const FOLDER: &str = "monitoring/grafana/dashboards";
 const SOURCES: &str = "monitoring/grafana/provisioning/datasources/elasticsearch.yml";
-/// The tag of dashboards whose queries only a lab with logs can answer.
-pub const OF_LOGS: &str = "logs";
+/// The tags of dashboards that only a lab with that scenario can fill, each called as the scenario.
+pub const SUBJECTS: [&str; 2] = ["logs", "events"];
 /// How a description says that a panel may be empty, and why.
 pub const MAY_BE_EMPTY: &str = "May be empty:";
 /// Where the files say that the runbooks are: Grafana links there as it stands.
@@ -35,7 +35,7 @@ pub struct Dashboard {
     pub title: String,
     /// What it is for, in a sentence.
     pub description: String,
-    /// By which people find it; [`OF_LOGS`] says that it is about the logging half.
+    /// By which people find it; one of [`SUBJECTS`] says which scenario it is about.
     pub tags: Vec<String>,
     /// Where else it leads.
     pub links: Vec<Link>,
@@ -52,6 +52,11 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
+    /// The scenario that it is about, where it is about one alone.
+    pub fn subject(&self) -> Option<&'static str> {
+        SUBJECTS.into_iter().find(|subject| self.tags.iter().any(|tag| tag == subject))
+    }
+
     /// Every panel that has queries.
     pub fn panels(&self) -> impl Iterator<Item = &Panel> {
         self.rows.iter().flat_map(|row| &row.panels)

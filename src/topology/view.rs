@@ -17,6 +17,8 @@ pub struct LabView {
     pub lab: String,
     /// Name of the instance.
     pub instance: String,
+    /// What it is about.
+    pub scenarios: Vec<String>,
     /// Role → addresses in the lab's network, with commas.
     pub roles: BTreeMap<String, String>,
     /// Role → addresses on the host, with commas.
@@ -110,6 +112,7 @@ impl LabView {
         Self {
             lab: roster.name.to_owned(),
             instance: instance.name().to_owned(),
+            scenarios: roster.lab.scenarios.iter().map(|scenario| scenario.get_ref().clone()).collect(),
             roles,
             host_roles,
             services: services.collect(),

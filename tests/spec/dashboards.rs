@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use streamlab::clients::http;
-use streamlab::dashboards::{Dashboard, OF_LOGS, Search, Within, dashboards};
+use streamlab::dashboards::{Dashboard, Search, Within, dashboards};
 use streamlab::probes::{Answer, eventually};
 
 use crate::lab::Lab;
@@ -24,20 +24,21 @@ const EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
     [
-        chapter.flow("dashboards", Check::plain(|lab| Box::pin(every_panel(lab, false)))),
-        chapter.flow("dashboards-logs", Check::plain(|lab| Box::pin(every_panel(lab, true)))),
-        chapter.flow("grafana", Check::plain(|lab| Box::pin(by_grafana(lab, false)))),
-        chapter.flow("grafana-logs", Check::plain(|lab| Box::pin(by_grafana(lab, true)))),
+        chapter.flow("dashboards", Check::plain(|lab| Box::pin(every_panel(lab, None)))),
+        chapter.flow("dashboards-logs", Check::plain(|lab| Box::pin(every_panel(lab, Some("logs"))))),
+        chapter.flow("dashboards-events", Check::plain(|lab| Box::pin(every_panel(lab, Some("events"))))),
+        chapter.flow("grafana", Check::plain(|lab| Box::pin(by_grafana(lab, None)))),
+        chapter.flow("grafana-logs", Check::plain(|lab| Box::pin(by_grafana(lab, Some("logs"))))),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-/// Of the dashboards about logs, or of the others.
-async fn every_panel(lab: Arc<Lab>, of_logs: bool) -> Result<String> {
+/// Of the dashboards about a scenario, or of those about none alone.
+async fn every_panel(lab: Arc<Lab>, subject: Option<&'static str>) -> Result<String> {
     let prometheus = prometheus(&lab)?;
-    let dashboards = chosen(&lab, of_logs)?;
+    let dashboards = chosen(&lab, subject)?;
     let (mut panels, mut queries, mut empty) = (0, 0, Vec::new());
     for dashboard in &dashboards {
         let values = eventually(
@@ -116,13 +117,13 @@ async fn finds(lab: &Lab, search: &Search, may_be_empty: bool) -> Result<bool> {
     .await?)
 }
 
-pub(crate) fn chosen(lab: &Lab, of_logs: bool) -> Result<Vec<Dashboard>> {
+pub(crate) fn chosen(lab: &Lab, subject: Option<&'static str>) -> Result<Vec<Dashboard>> {
     let mut all = dashboards(&lab.project.root)?;
-    all.retain(|dashboard| dashboard.tags.iter().any(|tag| tag == OF_LOGS) == of_logs);
+    all.retain(|dashboard| dashboard.subject() == subject);
     Ok(all)
 }
 
-async fn by_grafana(lab: Arc<Lab>, of_logs: bool) -> Result<String> {
+async fn by_grafana(lab: Arc<Lab>, subject: Option<&'static str>) -> Result<String> {
     let base = lab.endpoints.url("grafana", "web")?;
     let get = async |path: &str| -> Result<Value> {
         let request = http().get(format!("{base}{path}")).basic_auth("admin", Some("admin"));
@@ -134,7 +135,7 @@ async fn by_grafana(lab: Arc<Lab>, of_logs: bool) -> Result<String> {
     if !sources.contains(&PROMETHEUS) {
         bail!("no data source {PROMETHEUS}, but {sources:?}");
     }
-    let ours = chosen(&lab, of_logs)?;
+    let ours = chosen(&lab, subject)?;
     let mut queries = 0;
     for dashboard in &ours {
         get(&format!("/api/dashboards/uid/{}", dashboard.uid)).await.context(dashboard.title.clone())?;

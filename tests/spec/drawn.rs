@@ -23,17 +23,22 @@ const TALL: i64 = 9000;
 
 pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
     [
-        chapter.flow("grafana-dashboards-drawn", Check::plain(|lab| Box::pin(every_dashboard(lab, false)))),
-        chapter.flow("log-dashboards-drawn", Check::plain(|lab| Box::pin(every_dashboard(lab, true)))),
+        chapter.flow("grafana-dashboards-drawn", Check::plain(|lab| Box::pin(every_dashboard(lab, None)))),
+        chapter
+            .flow("log-dashboards-drawn", Check::plain(|lab| Box::pin(every_dashboard(lab, Some("logs"))))),
+        chapter.flow(
+            "event-dashboards-drawn",
+            Check::plain(|lab| Box::pin(every_dashboard(lab, Some("events")))),
+        ),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-async fn every_dashboard(lab: Arc<Lab>, of_logs: bool) -> Result<String> {
+async fn every_dashboard(lab: Arc<Lab>, subject: Option<&'static str>) -> Result<String> {
     let url = console(&lab)?;
-    let dashboards = chosen(&lab, of_logs)?;
+    let dashboards = chosen(&lab, subject)?;
     let folder = lab.project.root.join("target/spec/pages");
     let runbooks =
         format!("{}/runbooks", lab.endpoints.url("alert-receiver", "web")?.replace("127.0.0.1", "localhost"));
@@ -61,7 +66,7 @@ async fn every_dashboard(lab: Arc<Lab>, of_logs: bool) -> Result<String> {
         }
     }
     let number = one_number(&lab, &page, &dashboards, &url).await?;
-    if !of_logs {
+    if subject.is_none() {
         one_topic_alone(&page, &url).await?;
         keys_tell_the_numbers(&page).await?;
         many_at_once(&url).await?;

@@ -19,7 +19,7 @@ use super::window::{LOOKS, Window};
 use crate::clients::elasticsearch::Elasticsearch;
 use crate::clients::prometheus::{Prometheus, Series};
 use crate::dashboards::{
-    Colour, Dashboard, Field, Lines, Look, OF_LOGS, Panel, Query, Unit, Within, dashboards, named,
+    Colour, Dashboard, Field, Lines, Look, Panel, Query, Unit, Within, dashboards, named,
 };
 use crate::topology::{LabView, METRICS, SEARCH};
 
@@ -84,10 +84,8 @@ impl Dashboards {
         let prometheus = url(METRICS).map(Prometheus::new);
         let elasticsearch = url(SEARCH).map(Elasticsearch::new);
         let mut all = dashboards(root)?;
-        all.retain(|dashboard| {
-            prometheus.is_some()
-                && (elasticsearch.is_some() || !dashboard.tags.iter().any(|tag| tag == OF_LOGS))
-        });
+        let has = |subject: &str| lab.scenarios.iter().any(|scenario| scenario == subject);
+        all.retain(|dashboard| prometheus.is_some() && dashboard.subject().is_none_or(has));
         let (known, asking) = (Mutex::default(), Semaphore::new(QUESTIONS));
         Ok(Self { all, prometheus, elasticsearch, known, asking })
     }
