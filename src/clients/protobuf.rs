@@ -1,17 +1,23 @@
 //! Protobuf as a registry's records have it: which message of the schema it is, and the message. Its schema is a text that anybody
 //! may have registered.
 
+use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
 const NAME: &str = "schema.proto";
-/// Bytes of a schema, and how deep its parts may stand in each other: the reader calls itself for each.
-const LARGEST: usize = 256 << 10;
-const DEEPEST: usize = 32;
+/// Bytes of a schema.
+const LARGEST: usize = 64 << 10;
+/// Bytes of a message, and of its JSON: a part without anything in it is two bytes here and all of its fields there.
+const MESSAGE: usize = 1 << 20;
+const TEXT: usize = 4 << 20;
+/// What a schema may import. With `descriptor` it could have options, and with `any` messages, of any depth: what reads them calls
+/// itself for each.
+const IMPORTS: [&str; 6] = ["duration", "empty", "field_mask", "struct", "timestamp", "wrappers"];
 /// Steps from a file to one of its messages.
 const STEPS: u64 = 32;
 
@@ -33,19 +39,29 @@ impl FileResolver for Only {
     }
 }
 
+/// Those of Google's own files that may be imported.
+struct Google(GoogleFileResolver);
+
+impl FileResolver for Google {
+    fn open_file(&self, name: &str) -> Result<File, protox::Error> {
+        let known = IMPORTS.iter().any(|known| name == format!("google/protobuf/{known}.proto"));
+        if known { self.0.open_file(name) } else { Err(protox::Error::file_not_found(name)) }
+    }
+}
+
 impl Protobuf {
     /// # Errors
-    /// It is no schema, is too large or too deep, or imports another than Google's own.
+    /// It is no schema, is too large, or imports another than those of [`IMPORTS`].
     pub(super) fn read(schema: &str) -> Result<Self> {
-        if schema.len() > LARGEST || depth(schema) > DEEPEST {
-            bail!("its schema is too large");
+        if schema.len() > LARGEST {
+            bail!("its schema has more than {LARGEST} bytes");
         }
         let mut resolver = ChainFileResolver::new();
         resolver.add(Only(schema.to_owned()));
-        resolver.add(GoogleFileResolver::new());
+        resolver.add(Google(GoogleFileResolver::new()));
         let mut compiler = Compiler::with_file_resolver(resolver);
         compiler.include_imports(true);
-        compiler.open_file(NAME).map_err(|why| anyhow::anyhow!("its schema cannot be read: {why}"))?;
+        compiler.open_file(NAME).map_err(|why| anyhow!("its schema cannot be read: {why}"))?;
         Ok(Self { pool: compiler.descriptor_pool() })
     }
 
@@ -55,12 +71,15 @@ impl Protobuf {
     /// # Errors
     /// It is none of that schema.
     pub(super) fn text(&self, mut bytes: &[u8]) -> Result<String> {
+        if bytes.len() > MESSAGE {
+            bail!("it has more than {MESSAGE} bytes");
+        }
         let descriptor = self.message(&mut bytes)?;
         let message = DynamicMessage::decode(descriptor, bytes).context("it is no message of it")?;
         let options = SerializeOptions::new().use_proto_field_name(true).skip_default_fields(false);
-        let mut out = serde_json::Serializer::new(Vec::new());
-        message.serialize_with_options(&mut out, &options)?;
-        Ok(String::from_utf8(out.into_inner())?)
+        let mut text = Bounded(Vec::new());
+        message.serialize_with_options(&mut serde_json::Serializer::new(&mut text), &options)?;
+        Ok(String::from_utf8(text.0)?)
     }
 
     /// Confluent's steps: how many, and the place of each message in the one before; none is the first message.
@@ -87,20 +106,21 @@ impl Protobuf {
     }
 }
 
-fn depth(schema: &str) -> usize {
-    let mut deepest = 0_usize;
-    let mut now = 0_usize;
-    for c in schema.chars() {
-        match c {
-            '{' | '[' | '<' | '(' => {
-                now += 1;
-                deepest = deepest.max(now);
-            }
-            '}' | ']' | '>' | ')' => now = now.saturating_sub(1),
-            _ => {}
+/// Takes no more than [`TEXT`] bytes.
+struct Bounded(Vec<u8>);
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > TEXT {
+            return Err(std::io::Error::other("its text is too long"));
         }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
     }
-    deepest
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A number of variable length with its sign at the end.
@@ -153,10 +173,32 @@ mod tests {
     #[test]
     fn a_schema_that_cannot_be_used_says_so() {
         let deep = format!("syntax = \"proto3\"; {}{}", "message A {".repeat(5000), "}".repeat(5000));
+        let any = "syntax = \"proto3\"; import \"google/protobuf/any.proto\"; message A { google.protobuf.Any a = 1; }";
         let others = "syntax = \"proto3\"; import \"other.proto\";";
-        for schema in ["no schema", &deep, others, &"x".repeat(LARGEST + 1)] {
+        for schema in ["no schema", &deep, any, others, &"x".repeat(LARGEST + 1)] {
             assert!(Protobuf::read(schema).is_err());
         }
+    }
+
+    #[test]
+    fn a_schema_may_be_as_deep_as_it_is_long() {
+        let parts = "r { s: \"}\" ".repeat(4000);
+        let schema = format!(
+            "syntax = \"proto3\"; message R {{ optional R r = 1; optional string s = 2; }} \
+             extend google.protobuf.FileOptions {{ R o = 50000; }} option (o) = {{ {parts}{} }};",
+            "}".repeat(4000)
+        );
+        // Whether it is taken is not asked: that it ends the program would be the fault.
+        let _ = Protobuf::read(&schema);
+    }
+
+    #[test]
+    fn a_message_whose_text_is_far_longer_says_so() {
+        let fields: String = (1..100).map(|n| format!("int32 a_long_name_of_a_field_{n} = {n}; ")).collect();
+        let schema =
+            format!("syntax = \"proto3\"; message A {{ repeated B b = 1; }} message B {{ {fields} }}");
+        let message = [&[0][..], &[10, 0].repeat(100_000)].concat();
+        assert!(Protobuf::read(&schema).unwrap().text(&message).is_err());
     }
 
     proptest! {

@@ -53,6 +53,9 @@ pub struct Part {
     pub note: Option<String>,
 }
 
+/// Schemas that are kept.
+const KNOWN: usize = 200;
+
 struct Schemas {
     settings: SrSettings,
     avro: AvroDecoder,
@@ -196,6 +199,10 @@ impl Schemas {
             Err(error) if error.retriable => return Err(error.to_string()),
             Err(_) => None,
         };
+        // Anybody may name ids: what is known of them is not kept without end.
+        if all.len() >= KNOWN {
+            all.clear();
+        }
         all.insert(id, found.clone());
         Ok(found)
     }

@@ -1,12 +1,14 @@
 //! `lab console`: where the lab's console is; or one on this machine that may break the lab.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use futures::future::BoxFuture;
+use tokio::sync::Mutex;
 
 use super::context::Context;
-use crate::engine::{Breakable, InstanceLock, Session};
+use crate::engine::{Breakable, InstanceLock};
 use crate::own_services::console::{Breaker, Given, run as serve};
 use crate::own_services::metrics;
 use crate::signals::watch_signals;
@@ -26,7 +28,16 @@ pub(super) struct Args {
 }
 
 /// Breaks the instance as `lab fault` does, one change after the other.
-struct ByCommand(Context);
+#[derive(Clone)]
+struct ByCommand {
+    context: Context,
+    changing: Arc<Mutex<()>>,
+}
+
+enum Change {
+    Inject(String),
+    Undo,
+}
 
 pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let session = context.running().await?;
@@ -54,43 +65,53 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
         "http://localhost:{port}/faults breaks the lab {} and puts it right; Ctrl-C ends this console",
         lab.lab
     );
+    let breaker = ByCommand { context: context.clone(), changing: Arc::default() };
     let given = Given {
         lab,
         port,
         files: &session.project.root,
         charts: &charts,
         runbooks: service.environment.get("RUNBOOKS").cloned(),
-        breaker: Some(Box::new(ByCommand(context.clone()))),
+        breaker: Some(Box::new(breaker.clone())),
     };
-    serve(listener, given, stop).await
+    let ended = serve(listener, given, stop).await;
+    // A change that is half done could not be told from others: it is finished first.
+    let _finished = breaker.changing.lock().await;
+    ended
 }
 
 impl ByCommand {
-    /// Does something with the lab as it is now, while no other command changes it.
-    async fn change<T>(&self, work: impl AsyncFnOnce(&Session) -> Result<T>) -> Result<T> {
-        let _lock = InstanceLock::take(&self.0.instance)?;
-        let session = self.0.running().await?;
-        work(&session).await
+    /// Does something with the lab as it is now, while nobody else changes it. It goes on when whoever asked for it has gone.
+    fn change(&self, change: Change) -> BoxFuture<'static, Result<()>> {
+        let own = self.clone();
+        let work = tokio::spawn(async move {
+            let _alone = own.changing.lock().await;
+            let _lock = InstanceLock::take(&own.context.instance)?;
+            let session = own.context.running().await?;
+            let (engine, file, plan) = (&session.engine, &session.project.file, &session.plan);
+            let breakable = Breakable { engine, file, plan };
+            match change {
+                Change::Inject(name) => {
+                    let fault = file.fault(&name).with_context(|| format!("no fault {name}"))?;
+                    breakable.inject(&session.state, fault).await
+                }
+                Change::Undo => breakable.undo_all(&session.state).await.map(drop),
+            }
+        });
+        Box::pin(async { work.await? })
     }
 }
 
 impl Breaker for ByCommand {
     fn in_force(&self) -> BoxFuture<'_, Result<Vec<String>>> {
-        Box::pin(async { Ok(self.0.running().await?.state.faults.clone()) })
+        Box::pin(async { Ok(self.context.running().await?.state.faults.clone()) })
     }
 
     fn inject<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.change(async move |session: &Session| {
-            let (engine, file, plan) = (&session.engine, &session.project.file, &session.plan);
-            let fault = file.fault(name).with_context(|| format!("no fault {name}"))?;
-            Breakable { engine, file, plan }.inject(&session.state, fault).await
-        }))
+        self.change(Change::Inject(name.to_owned()))
     }
 
     fn undo(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.change(async |session: &Session| {
-            let (engine, file, plan) = (&session.engine, &session.project.file, &session.plan);
-            Breakable { engine, file, plan }.undo_all(&session.state).await.map(drop)
-        }))
+        self.change(Change::Undo)
     }
 }

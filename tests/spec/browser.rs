@@ -13,6 +13,7 @@ use chromiumoxide::cdp::browser_protocol::emulation::{
 use chromiumoxide::cdp::browser_protocol::log::EventEntryAdded;
 use chromiumoxide::cdp::browser_protocol::network::EventRequestWillBeSent;
 use chromiumoxide::cdp::js_protocol::runtime::EventExceptionThrown;
+use chromiumoxide::handler::HandlerConfig;
 use chromiumoxide::page::ScreenshotParams;
 use chromiumoxide::{Browser, Page};
 use futures::StreamExt as _;
@@ -20,12 +21,15 @@ use streamlab::engine::{INSTANCE_LABEL, recipe_images};
 use streamlab::probes::{Answer, eventually};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::lab::Lab;
 use crate::trial::PATIENCE;
 
 const EVERY: Duration = Duration::from_millis(100);
 static STARTED: AtomicU32 = AtomicU32::new(0);
+/// A browser takes a whole processor: one after the other is as fast as all at once, and none is late.
+static ALONE: Semaphore = Semaphore::const_new(1);
 /// Where the image has axe.
 const AXE: &str = "/usr/share/streamlab/axe.min.js";
 /// What axe finds on a page, a line each: the rule, how bad it is, and the first elements.
@@ -40,6 +44,7 @@ pub(crate) struct Chromium {
     container: String,
     /// What says of a page what people cannot use.
     axe: Arc<str>,
+    _alone: SemaphorePermit<'static>,
 }
 
 /// An open page, with what went wrong on it and what it asked for.
@@ -52,6 +57,7 @@ pub(crate) struct Opened {
 
 impl Chromium {
     pub(crate) async fn start(lab: &Lab) -> Result<Self> {
+        let alone = ALONE.acquire().await?;
         let recipes = recipe_images(&lab.project, &lab.engine()?.arch)?;
         let image = recipes.iter().find(|i| i.name == "chromium").context("no recipe chromium")?;
         let instance = lab.plan.instance.name();
@@ -87,11 +93,12 @@ impl Chromium {
             tokio::time::timeout(PATIENCE, listening).await.context("Chromium does not listen")??;
         // Whoever does not read what it says would make it wait.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let (browser, mut handler) = Browser::connect(address).await?;
+        let config = HandlerConfig { request_timeout: PATIENCE, ..HandlerConfig::default() };
+        let (browser, mut handler) = Browser::connect_with_config(address, config).await?;
         tokio::spawn(async move { while handler.next().await.is_some() {} });
         let axe = Command::new("docker").args(["exec", &container, "cat", AXE]).output().await?;
         let axe = String::from_utf8(axe.stdout).context("axe is no text")?.into();
-        Ok(Self { browser, _client: client, container, axe })
+        Ok(Self { browser, _client: client, container, axe, _alone: alone })
     }
 
     pub(crate) async fn open(&self, url: &str) -> Result<Opened> {

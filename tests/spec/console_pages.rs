@@ -35,6 +35,8 @@ async fn pages(lab: Arc<Lab>) -> Result<String> {
         ("/", "lab"),
         ("/services/event-producer", "service"),
         ("/faults", "faults"),
+        ("/dashboards", "dashboards"),
+        ("/schemas", "schemas"),
         ("/topics", "topics"),
         ("/topics/user-events", "topic"),
         (&format!("/topics/{TOPIC}/{}/{}", at.partition, at.offset), "record"),
@@ -82,7 +84,7 @@ async fn pages(lab: Arc<Lab>) -> Result<String> {
     if !found.contains("image-alt") {
         bail!("axe does not find a picture without a text: {found}");
     }
-    Ok("9 pages, light and dark, in target/spec/pages".to_owned())
+    Ok("11 pages, light and dark, in target/spec/pages".to_owned())
 }
 
 /// Boxes for who gives and takes data, all up, and what flows on the arrows between them.

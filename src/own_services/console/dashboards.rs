@@ -158,7 +158,8 @@ impl Dashboards {
     async fn panel(&self, panel: &Panel, window: Window, values: &[(String, String)]) -> Drawn {
         let of_metrics = panel.queries.iter().map(|query| question(query, values, window));
         let of_search = panel.searches.iter().map(|search| {
-            let question = search.question(Within::Between(window.start, window.end, window.step));
+            let question =
+                search.question(Within::Between(window.start, window.until / LOOKS * LOOKS, window.step));
             Question::Search(search.indices.clone(), question.to_string())
         });
         let asked = of_metrics.chain(of_search).map(|question| self.answer(question));
@@ -186,7 +187,12 @@ impl Dashboards {
                 Err(_) => Err(format!("{who} does not answer within {} s", PATIENCE.as_secs())),
             }
         });
-        asked.await.clone()
+        let answer = asked.await.clone();
+        // Who asks next asks again.
+        if answer.is_err() {
+            self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&question);
+        }
+        answer
     }
 
     async fn ask(&self, question: &Question) -> Result<Answer> {

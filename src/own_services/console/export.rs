@@ -13,7 +13,7 @@ use super::asked::Asked;
 use super::dashboards::drawn::Document;
 use crate::clients::shown::{Kind, Part};
 
-/// Letters of a key or a value in a cell: more than a spreadsheet takes.
+/// Letters of a key or a value in a cell; a spreadsheet takes 32,767.
 const LETTERS: usize = 32_000;
 
 /// A page of a topic's records.
@@ -47,7 +47,11 @@ fn cells(message: &Message) -> [String; 6] {
 
 /// A tombstone is told from a text of no letters.
 fn text(part: &Part) -> String {
-    if part.kind == Kind::Null { "null".to_owned() } else { part.text.clone() }
+    match part.kind {
+        Kind::Null => "null".to_owned(),
+        _ if part.whole => part.text.clone(),
+        _ => format!("{}…", part.text),
+    }
 }
 
 fn file<const N: usize>(

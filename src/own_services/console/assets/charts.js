@@ -355,6 +355,10 @@
     }
     // What somebody has under the pointer or scrolled to stays where it is.
     const scrolledTo = place.querySelector(".scroll")?.scrollTop ?? 0;
+    const at = document.activeElement;
+    const inside = panel.kind !== "lines" && place.dataset.kind === panel.kind && place.contains(at);
+    // Who is at a link in it goes on from there: it is drawn anew once he has left.
+    if (inside && at.tagName === "A") return;
     if (panel.kind === "lines") drawLines(panel, place);
     else if (panel.kind === "stat") drawStat(panel, place);
     else if (panel.kind === "states") drawStates(panel, place, window);
@@ -365,6 +369,7 @@
     else place.replaceChildren(make("p", "quiet", "Nothing to show in this time."));
     const scroll = place.querySelector(".scroll");
     if (scroll && panel.kind !== "lines") scroll.scrollTop = scrolledTo;
+    if (inside) scroll?.focus();
     place.dataset.kind = panel.kind;
   }
 
@@ -379,12 +384,18 @@
     told.classList.toggle("problem", Boolean(problem));
   }
 
+  const every = Number(page.dataset.refresh ?? 0);
   const drawn = new Map();
   let asking = false;
   async function ask() {
     if (asking || document.hidden || seen.size === 0) return;
     asking = true;
-    const wanted = [...seen];
+    // Who does not want to be asked again gets what he has not seen yet.
+    const wanted = [...seen].filter((id) => every > 0 || !drawn.has(id));
+    if (wanted.length === 0) {
+      asking = false;
+      return;
+    }
     try {
       const query = new URLSearchParams(location.search);
       query.set("panels", wanted.join(","));
@@ -402,7 +413,7 @@
       asking = false;
     }
     // Panels that came into sight meanwhile.
-    if ([...seen].some((id) => !wanted.includes(id))) ask();
+    if ([...seen].some((id) => !wanted.includes(id) && !drawn.has(id))) ask();
   }
 
   const watching = new IntersectionObserver((entries) => {
@@ -415,7 +426,6 @@
   }, { rootMargin: "100px" });
   places.forEach((place) => watching.observe(place));
 
-  const every = Number(page.dataset.refresh);
   if (every > 0) setInterval(ask, every * 1000);
   document.addEventListener("visibilitychange", ask);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach((again) => again()));

@@ -136,6 +136,10 @@ fn choice(variable: &Variable, values: &BTreeMap<String, Vec<String>>, chosen: &
         label title=(variable.description) { (variable.title)
             select name=(name) multiple size="3" {
                 option value="" selected[picked.iter().all(|value| value.is_empty())] { "All" }
+                // Also one that is gone, or not known now: the panels show it.
+                @for value in picked.iter().filter(|value| !value.is_empty() && !known.iter().any(|known| known == *value)) {
+                    option value=(value) selected { (value) }
+                }
                 @for value in known { option value=(value) selected[picked.contains(&value.as_str())] { (value) } }
             }
         }

@@ -163,7 +163,7 @@ async fn found(console: &Console, wanted: &Wanted) -> Result<[Drawn; 3], Refused
         let status = match () {
             () if why.is::<elasticsearch::Refused>() => StatusCode::BAD_REQUEST,
             () if why.is::<Busy>() => StatusCode::TOO_MANY_REQUESTS,
-            () => StatusCode::BAD_GATEWAY,
+            () => StatusCode::SERVICE_UNAVAILABLE,
         };
         Refused(status, in_words("Elasticsearch", &why))
     })
@@ -183,8 +183,8 @@ pub(in crate::own_services::console) async fn one(
         return Err(failed(Refused(StatusCode::NOT_FOUND, format!("{index} has no log records"))));
     }
     let found = logs.one(&index, &id).await;
-    let found =
-        found.map_err(|why| failed(Refused(StatusCode::BAD_GATEWAY, in_words("Elasticsearch", &why))))?;
+    let found = found
+        .map_err(|why| failed(Refused(StatusCode::SERVICE_UNAVAILABLE, in_words("Elasticsearch", &why))))?;
     let Some(found) = found else {
         return Err(failed(Refused(StatusCode::NOT_FOUND, format!("{index} has no record {id}"))));
     };
