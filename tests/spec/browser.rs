@@ -212,6 +212,9 @@ impl Opened {
     /// Keeps how the page looks, light and dark. Nobody is kept out of either: axe finds nothing.
     pub(crate) async fn keep(&self, folder: &Path, name: &str) -> Result<()> {
         std::fs::create_dir_all(folder)?;
+        // A page is loaded again when a service or an alert changes. What is looked at here stays: from then on nothing is in the way.
+        let stays = "(changing = true, new Promise((go) => setTimeout(() => go(String(changing)), 200)))";
+        self.until(stays, "true").await?;
         for scheme in ["light", "dark"] {
             let feature = MediaFeature { name: "prefers-color-scheme".to_owned(), value: scheme.to_owned() };
             self.page.execute(SetEmulatedMediaParams::builder().feature(feature).build()).await?;

@@ -356,14 +356,17 @@ async fn metrics(lab: Arc<Lab>) -> Result<String> {
     let mut lines = Lines::new(&lab)?;
     lines.write(60).await?;
     lines.are_found().await?;
-    // Kafka's nodes may say something between the two questions. Not the applications' indices: they grow all the time.
+    // Not the applications' indices: they grow all the time. Kafka's nodes say something now and then, garbage collections too, and
+    // Prometheus asks every few seconds: what it knows lies between what was there before and what is there now.
+    let count = async || elasticsearch.count("kafka-logs-*", &json!({ "match_all": {} })).await;
+    let before = count().await?;
     let documents = eventually("Prometheus knows how many documents there are", PATIENCE, EVERY, || async {
-        let counted = elasticsearch.count("kafka-logs-*", &json!({ "match_all": {} })).await?;
         let seen = prometheus.sum(DOCUMENTS).await?.unwrap_or_default();
-        Ok(if seen == counted as f64 {
-            Answer::Is(counted)
+        let now = count().await?;
+        Ok(if (before as f64..=now as f64).contains(&seen) {
+            Answer::Is(now)
         } else {
-            Answer::NotYet(format!("Prometheus {seen}, Elasticsearch {counted}"))
+            Answer::NotYet(format!("Prometheus {seen}, Elasticsearch {before}, then {now}"))
         })
     })
     .await?;
@@ -380,5 +383,5 @@ async fn metrics(lab: Arc<Lab>) -> Result<String> {
             bail!("{expression} is {found:?}, not {wanted}");
         }
     }
-    Ok(format!("{documents} documents in both"))
+    Ok(format!("{before} to {documents} documents in both"))
 }
