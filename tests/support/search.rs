@@ -1,5 +1,6 @@
 //! An Elasticsearch of the recipe with the lab's templates, and what a test asks of it.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use serde_json::{Value, json};
 use streamlab::clients::http;
 use streamlab::engine::recipe_images;
 use streamlab::probes::{Answer, eventually};
+use streamlab::topology::Instance;
 use testcontainers::core::ContainerPort;
 use testcontainers::runners::AsyncRunner as _;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt as _};
@@ -25,17 +27,20 @@ pub(crate) async fn image(recipe: &str) -> GenericImage {
     GenericImage::new(name, tag)
 }
 
+/// The settings that it has in a lab. With its own, a new index gets no place on a disk of which 90 % are in use.
+async fn settings() -> BTreeMap<String, String> {
+    let (project, _) = engine_with(&["elasticsearch"]).await;
+    let plan = project.file.plan("logs", Instance::documented()).unwrap();
+    let name = &plan.roles["search"].first().unwrap().service;
+    plan.services.iter().find(|service| &service.name == name).unwrap().environment.clone()
+}
+
 /// In a network, by a name; it has every template before anything is written.
 pub(crate) async fn elasticsearch(network: &str, name: &str) -> ContainerAsync<GenericImage> {
     let container = image("elasticsearch").await.with_exposed_port(ContainerPort::Tcp(9200));
-    let container = container
-        .with_network(network)
-        .with_container_name(name)
-        .with_env_var("discovery.type", "single-node")
-        .with_env_var("xpack.security.enabled", "false")
-        .start()
-        .await
-        .unwrap();
+    let container = container.with_network(network).with_container_name(name);
+    let container = settings().await.into_iter().fold(container, |it, (name, value)| it.with_env_var(name, value));
+    let container = container.start().await.unwrap();
     answers(&container).await;
     let url = url(&container).await;
     for template in std::fs::read_dir(root().join("monitoring/elasticsearch/templates")).unwrap() {
