@@ -57,9 +57,9 @@ fn what_does_not_run_with_local_images() {
     }
     insta::assert_debug_snapshot!(without, @r#"
     [
-        "transactions: grafana",
+        "transactions: redpanda-console, grafana",
         "events: ",
-        "full: kb-container, kibana-setup, grafana",
+        "full: redpanda-console, kb-container, kibana-setup, grafana",
         "logs: kb-container, kibana-setup, grafana",
         "logs-prod: kb-container, kibana-setup, grafana",
     ]
@@ -82,6 +82,30 @@ fn what_does_not_run_with_local_images() {
     "\"schema-registry.api\" = 8095",
     "host port 8095 of alert-receiver is already schema-registry's in lab events",
     "8095"
+)]
+#[case::host_port_that_gives_way_onto_another(
+    "gives_way = { to = \"redpanda-console\", host = 8079 }",
+    "gives_way = { to = \"redpanda-console\", host = 9090 }",
+    "host port 9090 of prometheus is already console's in lab",
+    "about = \"Prometheus\""
+)]
+#[case::host_port_twice_without_public_images(
+    "ui = { port = 8025, host = 8025",
+    "ui = { port = 8025, gives_way = { to = \"redpanda-console\", host = 8078 }, host = 8080",
+    "host port 8080 of mail-sink is already console's in lab transactions",
+    "8078"
+)]
+#[case::gives_way_to_nobody(
+    "gives_way = { to = \"redpanda-console\"",
+    "gives_way = { to = \"redpanda-consol\"",
+    "no role, service or group named \"redpanda-consol\"",
+    "redpanda-consol"
+)]
+#[case::gives_way_without_a_host_port(
+    "host = 8080, gives_way",
+    "gives_way",
+    "port \"web\" has no host port that it could give away",
+    "redpanda-console"
 )]
 #[case::host_port_of_nothing(
     "\"schema-registry.api\" = 8081",

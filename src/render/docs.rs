@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::topology::{LabFile, Plan, Protocol};
+use crate::topology::{LabFile, Plan, Port, Protocol, Source, TopologyError};
 
 pub(super) const HEAD: &str =
     "<!-- Rendered from lab.toml by `./lab render`; a test fails if it is out of date. -->\n\n";
@@ -34,7 +34,15 @@ pub(super) fn service_names(labs: &[Plan]) -> Vec<&str> {
     names
 }
 
-pub(super) fn ports(file: &LabFile, labs: &[Plan]) -> String {
+fn port_of<'a>(lab: &'a Plan, service: &str, port: &str, inside: u16) -> Option<&'a Port> {
+    lab.service(service)?.ports.iter().find(|p| p.name == port && p.container == inside)
+}
+
+/// # Errors
+/// As [`Source::part_of`].
+pub(super) fn ports(file: &LabFile, labs: &[Plan]) -> Result<String, TopologyError> {
+    let without_public: Vec<Plan> =
+        labs.iter().map(|lab| Source::Local.part_of(file, lab)).collect::<Result<_, _>>()?;
     let (names, dashes) = lab_columns(labs);
     let mut page = format!(
         "{HEAD}# Ports\n\nThe columns of the labs say the port on the host, on 127.0.0.1 only; `inside` is one that is not published, `-` a lab without it. Each\nrow is a test for each lab (`cargo test --test spec port::`): a host port must answer its protocol on the host, an inside-only port\nmust answer inside its container, and nothing else may be published.\n\n| service | port inside | {names} | speaks | what for |\n|---|---|{dashes}|---|---|\n"
@@ -48,18 +56,24 @@ pub(super) fn ports(file: &LabFile, labs: &[Plan]) -> String {
             }
         }
         for (port, inside) in rows {
-            let of = |lab: &'_ Plan| {
-                let found =
-                    lab.service(name)?.ports.iter().find(|p| p.name == port && p.container == inside)?;
-                Some((found.documented.map_or("inside".to_owned(), |p| p.to_string()), found.clone()))
-            };
-            let Some((_, spec)) = labs.iter().find_map(of) else { continue };
+            let of = |lab| port_of(lab, name, port, inside);
+            let Some(spec) = labs.iter().find_map(of) else { continue };
             let speaks = match spec.protocol {
                 Protocol::Kafka => "Kafka",
                 Protocol::Http => "HTTP",
                 Protocol::Tcp => "TCP",
             };
-            let cells = per_lab(labs, |lab| of(lab).map_or("-".to_owned(), |(cell, _)| cell));
+            let cells = labs.iter().zip(&without_public).map(|(whole, local)| match (of(whole), of(local)) {
+                (None, _) => "-".to_owned(),
+                (Some(whole), local) => match (whole.documented, local.and_then(|p| p.documented)) {
+                    (None, _) => "inside".to_owned(),
+                    (Some(beside), Some(alone)) if beside != alone => {
+                        format!("{alone}, or {beside} with public images")
+                    }
+                    (Some(port), _) => port.to_string(),
+                },
+            });
+            let cells = cells.collect::<Vec<_>>().join(" | ");
             let _ = writeln!(page, "| `{name}` | {inside} | {cells} | {speaks} | {} |", cell(&spec.about));
         }
     }
@@ -77,7 +91,7 @@ pub(super) fn ports(file: &LabFile, labs: &[Plan]) -> String {
             );
         }
     }
-    page
+    Ok(page)
 }
 
 pub(super) fn flows(file: &LabFile) -> String {

@@ -19,7 +19,7 @@ pub use compose::{compose_file, image_variable};
 pub use downloads::{Download, Pinned, downloads};
 pub use inputs::{AddonFiles, Inputs, Jar, Wheel, jars, wheels};
 
-use crate::topology::{Endpoints, Instance, LabFile, Source};
+use crate::topology::{Endpoints, Instance, LabFile, Plan, Source};
 
 /// Every rendered page: path from the project's root → text.
 ///
@@ -32,7 +32,7 @@ pub fn pages(file: &LabFile, inputs: &Inputs) -> Result<BTreeMap<String, String>
     }
     let mut pages = BTreeMap::from([
         ("docs/labs.md".to_owned(), labs::page(file, &labs)),
-        ("docs/ports.md".to_owned(), docs::ports(file, &labs)),
+        ("docs/ports.md".to_owned(), docs::ports(file, &labs)?),
         ("docs/topics.md".to_owned(), labs::topics(file, &labs)),
         ("docs/flows.md".to_owned(), docs::flows(file)),
         ("docs/commands.md".to_owned(), docs::commands(file, &labs)),
@@ -53,11 +53,15 @@ pub fn pages(file: &LabFile, inputs: &Inputs) -> Result<BTreeMap<String, String>
             pages.insert(format!("{stem}.endpoints.json"), format!("{endpoints}\n"));
         }
     }
+    // Pages that are written by hand say what holds without public images, where a port differs.
+    let mut by_hand: Vec<Plan> =
+        labs.iter().map(|lab| Source::Local.part_of(file, lab)).collect::<Result<_, _>>()?;
+    by_hand.extend(labs);
     for (path, text) in &inputs.by_hand {
         let now = match path.ends_with(".json") {
-            true => Some(mentions::dashboard(file, &labs, text)?),
+            true => Some(mentions::dashboard(file, &by_hand, text)?),
             false if pages.contains_key(path) => None,
-            false => mentions::page(file, &labs, path, text)?,
+            false => mentions::page(file, &by_hand, path, text)?,
         };
         pages.extend(now.map(|now| (path.clone(), now)));
     }

@@ -149,6 +149,12 @@ impl Check<'_> {
                 }
             }
         }
+        for (name, aside) in spec.ports.iter().filter_map(|(n, port)| Some((n, port.gives_way.as_ref()?))) {
+            self.must_exist(&aside.to, aside.to.get_ref());
+            if spec.ports.get(name).is_some_and(|port| port.host.is_none()) {
+                self.say(&aside.to, format!("{key}: port {name:?} has no host port that it could give away"));
+            }
+        }
         for provided in spec.provides.values() {
             for port in std::iter::once(&provided.port).chain(&provided.host) {
                 if !spec.ports.contains_key(port.get_ref()) {

@@ -13,6 +13,7 @@ impl Check<'_> {
     pub(super) fn labs(&mut self) {
         self.known(&self.file.default_lab, "lab", self.file.labs.keys());
         for (name, lab) in &self.file.labs {
+            let before_all = self.found.len();
             self.choices(lab);
             let roster = Roster::of(self.file, name, lab);
             self.names(&roster);
@@ -26,11 +27,22 @@ impl Check<'_> {
             }
             self.host_ports(&roster);
             self.topics(&roster);
-            let mut mistakes = Vec::new();
-            plan(&roster, Instance::documented(), |_| true, &mut mistakes);
-            for (span, message) in mistakes {
-                self.say_at(span, message);
+            self.plan(&roster);
+            // Without public images ports may be others. Mistakes that are known already would be said twice.
+            if self.found.len() == before_all {
+                let buildable = roster.buildable();
+                let roster = roster.running(|e| buildable.contains(e.name));
+                self.host_ports(&roster);
+                self.plan(&roster);
             }
+        }
+    }
+
+    fn plan(&mut self, roster: &Roster<'_>) {
+        let mut mistakes = Vec::new();
+        plan(roster, Instance::documented(), &mut mistakes);
+        for (span, message) in mistakes {
+            self.say_at(span, message);
         }
     }
 
@@ -135,7 +147,7 @@ impl Check<'_> {
     /// Within a lab a host port belongs to one service.
     fn host_ports(&mut self, roster: &Roster<'_>) {
         let mut owners: BTreeMap<u16, &str> = BTreeMap::new();
-        for entry in &roster.entries {
+        for entry in roster.entries.iter().filter(|e| roster.runs(e.name)) {
             for port in entry.spec.ports.keys() {
                 let Some(number) = roster.host_port(entry, port) else { continue };
                 if let Some(other) = owners.insert(*number.get_ref(), entry.name) {

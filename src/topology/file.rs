@@ -298,12 +298,24 @@ pub struct PortSpec {
     pub port: u16,
     /// Documented port on the host, where the lab does not give another; inside only where absent.
     pub host: Option<Spanned<u16>>,
+    /// A service that has the same port on the host where it runs.
+    pub gives_way: Option<GivesWay>,
     /// What answers there.
     pub protocol: Protocol,
     /// What to ask for over HTTP.
     pub path: Option<String>,
     /// One line for people.
     pub about: String,
+}
+
+/// Another port on the host, where a service runs that has the documented one.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GivesWay {
+    /// The other service.
+    pub to: Spanned<String>,
+    /// The port beside it.
+    pub host: Spanned<u16>,
 }
 
 /// What a port speaks.

@@ -319,7 +319,7 @@ impl Plan {
     /// The first token that stands for nothing, and why.
     pub fn fill(&self, file: &LabFile, text: &str) -> Result<String, String> {
         let (name, lab) = file.labs.get_key_value(&self.lab).ok_or("this lab is not there any more")?;
-        let roster = Roster::of(file, name, lab);
+        let roster = Roster::of(file, name, lab).running(|e| self.service(e.name).is_some());
         let lists = Lists::default();
         Scope { roster: &roster, instance: &self.instance, own: None, lists: &lists }.fill(text)
     }

@@ -48,9 +48,9 @@ impl LabFile {
                 known.join(", ")
             )));
         };
-        let roster = Roster::of(self, name, chosen);
+        let roster = Roster::of(self, name, chosen).running(keep);
         let mut mistakes = Vec::new();
-        let plan = plan(&roster, instance, keep, &mut mistakes);
+        let plan = plan(&roster, instance, &mut mistakes);
         match mistakes.into_iter().next() {
             Some((_, message)) => Err(TopologyError::whole(message)),
             None => Ok(plan),
@@ -58,14 +58,9 @@ impl LabFile {
     }
 }
 
-/// The plan of the services that `keep` takes. What is wrong goes into `mistakes`; the plan is of use only without any.
-pub(super) fn plan(
-    roster: &Roster<'_>,
-    instance: Instance,
-    keep: impl Fn(&Entry<'_>) -> bool,
-    mistakes: &mut Vec<Mistake>,
-) -> Plan {
-    let kept: Vec<&Entry<'_>> = roster.entries.iter().filter(|e| keep(e)).collect();
+/// The plan of the services that run. What is wrong goes into `mistakes`; the plan is of use only without any.
+pub(super) fn plan(roster: &Roster<'_>, instance: Instance, mistakes: &mut Vec<Mistake>) -> Plan {
+    let kept: Vec<&Entry<'_>> = roster.entries.iter().filter(|e| roster.runs(e.name)).collect();
     let names: BTreeSet<&str> = kept.iter().map(|e| e.name).collect();
     let ports: Vec<Vec<Port>> = kept.iter().map(|e| ports(roster, e, &instance, mistakes)).collect();
     let topics = topics(roster);

@@ -13,6 +13,8 @@ pub(super) struct Roster<'a> {
     pub(super) lab: &'a Lab,
     /// In the order of the lab's list.
     pub(super) entries: Vec<Entry<'a>>,
+    /// Services of the lab that do not run: there is no image for them, or a part was asked for.
+    absent: BTreeSet<&'a str>,
 }
 
 /// One service of a lab.
@@ -35,7 +37,17 @@ impl<'a> Roster<'a> {
             let one = move |(name, member)| Entry { group, spec, member, name };
             spec.services(group).into_iter().map(one)
         });
-        Self { file, name, lab, entries: entries.collect() }
+        Self { file, name, lab, entries: entries.collect(), absent: BTreeSet::new() }
+    }
+
+    /// The same lab, of which only the services run that `keep` takes.
+    pub(super) fn running(mut self, keep: impl Fn(&Entry<'a>) -> bool) -> Self {
+        self.absent = self.entries.iter().filter(|e| !keep(e)).map(|e| e.name).collect();
+        self
+    }
+
+    pub(super) fn runs(&self, name: &str) -> bool {
+        !self.absent.contains(name) && self.service(name).is_some()
     }
 
     pub(super) fn service(&self, name: &str) -> Option<&Entry<'a>> {
@@ -61,11 +73,16 @@ impl<'a> Roster<'a> {
         self.entries.iter().flat_map(|e| e.spec.provides.keys().map(String::as_str)).collect()
     }
 
-    /// The documented host port: the lab's own, or the member's, or the table's.
+    /// The documented host port: the lab's own, or the member's, or the table's, which may give way to another service.
     pub(super) fn host_port(&self, entry: &Entry<'a>, port: &str) -> Option<&'a toml::Spanned<u16>> {
         let here = self.lab.host.get(&format!("{}.{port}", entry.name));
         let of_member = || entry.member.and_then(|m| m.host.get(port));
-        here.or_else(of_member).or_else(|| entry.spec.ports.get(port)?.host.as_ref())
+        let of_table = || {
+            let spec = entry.spec.ports.get(port)?;
+            let aside = spec.gives_way.as_ref().filter(|aside| self.runs(aside.to.get_ref()));
+            aside.map(|aside| &aside.host).or(spec.host.as_ref())
+        };
+        here.or_else(of_member).or_else(of_table)
     }
 
     /// Services that are ready before this one starts.

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use reqwest::StatusCode;
-use serde_json::{Value, json};
-use streamlab::clients::http;
 use streamlab::probes::{Answer, eventually};
 use streamlab::topology::{Alert, Fault, Plan};
 
+use crate::console_alerts::{AlertsPage, silences};
 use crate::episode::Participant;
 use crate::followed::{EVERY, alertmanager, followed, newest, quiet, raised, resolved};
 use crate::lab::Lab;
@@ -147,12 +145,15 @@ async fn lag(lab: Arc<Lab>, episode: Participant) -> Result<String> {
 }
 
 const REGISTRY: &str = "schema-registry";
+const HELD_BACK: &str = "held back by a silence";
+const END: &str = "End the silence";
 const SUPPRESSED: &str = "sum(alertmanager_notifications_suppressed_total{reason=\"silence\"})";
 
 async fn silenced(lab: Arc<Lab>) -> Result<String> {
     use time::format_description::well_known::Rfc3339;
     quiet(&lab, &[REGISTRY_DOWN]).await?;
     let alertmanager = alertmanager(&lab)?;
+    let page = AlertsPage::open(&lab, REGISTRY_DOWN).await?;
     let mark = newest(&lab).await?;
     let now = time::OffsetDateTime::now_utc();
     let until = now + time::Duration::minutes(30);
@@ -160,7 +161,7 @@ async fn silenced(lab: Arc<Lab>) -> Result<String> {
     let silence = alertmanager
         .silence(REGISTRY_DOWN, &now.format(&Rfc3339)?, &until.format(&Rfc3339)?, "a trial")
         .await?;
-    let shown = lab.while_killed(&[REGISTRY], async {
+    let proven = lab.while_killed(&[REGISTRY], async {
         eventually("the alert fires and the silence holds it", PATIENCE, EVERY, || async {
             let found = alertmanager.alerts().await?.into_iter().find(|a| a.name() == REGISTRY_DOWN);
             Ok(match found {
@@ -179,78 +180,42 @@ async fn silenced(lab: Arc<Lab>) -> Result<String> {
         if notices(&lab, mark).await?.iter().any(|n| n.is("firing", REGISTRY_DOWN)) {
             bail!("a silenced alert was sent");
         }
-        let console = ConsolePage::open(&lab).await?;
-        console.shows("held back by a silence").await?;
-        console.change(&format!("/api/silences/{silence}/end"), json!({})).await?;
-        eventually("its notice comes once the silence has ended", PATIENCE, EVERY, || async {
-            let there = notices(&lab, mark).await?.iter().any(|n| n.is("firing", REGISTRY_DOWN));
-            Ok(if there { Answer::Is(()) } else { Answer::NotYet("nothing".to_owned()) })
-        })
-        .await?;
-        // Another, made by the console: it holds the alert back, and does not outlive the trial.
-        let made = console.change("/api/silences", json!({ "alert": REGISTRY_DOWN, "minutes": 5 })).await?;
-        let made = made["silence"].as_str().context("no silence")?.to_owned();
-        let held = eventually("the console's silence holds it", PATIENCE, EVERY, || async {
-            let found = alertmanager.alerts().await?.into_iter().find(|a| a.name() == REGISTRY_DOWN);
-            let holds = found.is_some_and(|a| a.status.silenced_by.contains(&made));
-            Ok(if holds { Answer::Is(()) } else { Answer::NotYet("not held".to_owned()) })
-        })
-        .await;
-        console.change(&format!("/api/silences/{made}/end"), json!({})).await?;
-        held?;
-        console.shows("firing").await
+        by_buttons(&lab, &page, mark).await
     });
-    let shown = shown.await;
+    let proven = proven.await;
     // A silence that was not ended would hold back what others wait for.
-    if shown.is_err() {
-        let _ = alertmanager.expire(&silence).await;
+    if proven.is_err() {
+        let left = alertmanager.alerts().await.unwrap_or_default();
+        for silence in left.iter().filter(|a| a.name() == REGISTRY_DOWN).flat_map(|a| &a.status.silenced_by) {
+            let _ = alertmanager.expire(silence).await;
+        }
     }
-    shown?;
+    proven?;
     let took = resolved(&lab, REGISTRY_DOWN, Instant::now(), mark).await?;
     Ok(format!("held back while silenced, sent after it; resolved {took:.0} s after the repair"))
 }
 
-/// The console's page of alerts, as a browser has it open.
-struct ConsolePage {
-    url: String,
-    token: String,
-}
-
-impl ConsolePage {
-    async fn open(lab: &Lab) -> Result<Self> {
-        let url = lab.endpoints.url("console", "web")?;
-        let page = http().get(format!("{url}/alerts")).send().await?.error_for_status()?.text().await?;
-        let token = page.split_once("name=\"token\" content=\"").and_then(|(_, rest)| rest.split_once('"'));
-        Ok(Self { token: token.context("the page has no token")?.0.to_owned(), url })
-    }
-
-    /// Waits until the page shows the registry's alert in a state.
-    async fn shows(&self, state: &str) -> Result<()> {
-        eventually(&format!("the console shows {REGISTRY_DOWN} as {state}"), PATIENCE, EVERY, || async {
-            let found: Value = http().get(format!("{}/api/alerts", self.url)).send().await?.json().await?;
-            let alert =
-                found["alerts"].as_array().into_iter().flatten().find(|a| a["alert"] == REGISTRY_DOWN);
-            let seen = alert.map(|alert| alert["state"].clone()).unwrap_or_default();
-            Ok(if seen == state { Answer::Is(()) } else { Answer::NotYet(seen.to_string()) })
-        })
-        .await?;
-        Ok(())
-    }
-
-    /// What only a page of the console may do; without its token it is refused.
-    async fn change(&self, path: &str, body: Value) -> Result<Value> {
-        let request = || http().post(format!("{}{path}", self.url)).json(&body);
-        let stranger = request().send().await?.status();
-        if stranger != StatusCode::FORBIDDEN {
-            bail!("{path} without the token: {stranger}");
-        }
-        let answer = request().header("x-streamlab-token", &self.token).send().await?;
-        let (status, text) = (answer.status(), answer.text().await?);
-        if status != StatusCode::OK {
-            bail!("{path}: {status} {text}");
-        }
-        Ok(serde_json::from_str(&text)?)
-    }
+/// The alert is on the page that is open since before; its buttons end the silence and make another.
+async fn by_buttons(lab: &Lab, page: &AlertsPage, mark: u64) -> Result<()> {
+    page.shows(HELD_BACK).await?;
+    page.keep(lab).await?;
+    page.refuses_strangers().await?;
+    page.press(END).await?;
+    eventually("its notice comes once the silence has ended", PATIENCE, EVERY, || async {
+        let there = notices(lab, mark).await?.iter().any(|n| n.is("firing", REGISTRY_DOWN));
+        Ok(if there { Answer::Is(()) } else { Answer::NotYet("nothing".to_owned()) })
+    })
+    .await?;
+    page.shows("firing").await?;
+    page.press("Silence for an hour").await?;
+    page.shows(HELD_BACK).await?;
+    let made = silences(lab, REGISTRY_DOWN, 1).await?;
+    // Somebody else ends it while the page is in use.
+    page.focus(END).await?;
+    alertmanager(lab)?.expire(&made[0]).await?;
+    page.is_told_of_a_change(END).await?;
+    page.shows("firing").await?;
+    page.is_clean()
 }
 
 async fn receiver_lost(lab: Arc<Lab>, episode: Participant) -> Result<String> {

@@ -71,6 +71,7 @@ impl Chromium {
         command.args(["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]);
         command.args([
             "--remote-debugging-port=0",
+            "--renderer-process-limit=2",
             "--no-first-run",
             "--window-size=1280,900",
             "about:blank",

@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rdkafka::producer::FutureRecord;
+use reqwest::StatusCode;
 use reqwest::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ORIGIN};
 use serde_json::{Value, json};
-use streamlab::clients::http;
 use streamlab::clients::schema_registry::{Registered, SchemaRegistry};
+use streamlab::clients::{http, kafka};
 
 use crate::browser::{Chromium, Opened};
 use crate::console::{TOPIC, console};
 use crate::lab::Lab;
 use crate::transactions::new_run;
-use crate::trial::{Chapter, Check, Trial};
+use crate::trial::{Chapter, Check, PATIENCE, Trial};
 
 pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
     chapter.flow("console", Check::plain(|lab| Box::pin(pages(lab)))).into_iter().collect()
@@ -75,6 +76,7 @@ async fn pages(lab: Arc<Lab>) -> Result<String> {
         bail!("the record is shown as {shown}");
     }
     follows(&lab, &chromium, &url, &run).await?;
+    deleted_meanwhile(&lab, &chromium, &url, &run).await?;
     protobuf_as_a_file(&lab, &url, &run).await?;
     prometheus_answers_its_own_page(&lab).await?;
     page.is_clean(&url)?;
@@ -188,5 +190,49 @@ async fn follows(lab: &Lab, chromium: &Chromium, url: &str, run: &str) -> Result
         bail!("locks that are held, and whether others wait: {holders}");
     }
     page.is_clean(url)?;
-    second.is_clean(url)
+    second.is_clean(url)?;
+    fifty(lab, chromium, url).await
+}
+
+/// With fifty pages open there is one stream, and each page has the news.
+async fn fifty(lab: &Lab, chromium: &Chromium, url: &str) -> Result<()> {
+    let mut pages = Vec::new();
+    for _ in 0..50 {
+        pages.push(chromium.open(&format!("{url}/topics")).await?);
+    }
+    let locks =
+        "navigator.locks.query().then((l) => `${l.held.length} of ${l.held.length + l.pending.length}`)";
+    let open = pages[0].says(locks).await?;
+    let (held, all) = open.split_once(" of ").context("no locks")?;
+    if held != "1" || all.parse::<usize>()? < pages.len() {
+        bail!("pages that listen to a stream: {open}");
+    }
+    let at = format!("Number(document.querySelector('[data-live=offsets][data-of={TOPIC}]').textContent)");
+    let known = pages[0].says(&at).await?;
+    kafka::write(&lab.bootstrap(), TOPIC, b"one more").await?;
+    for page in &pages {
+        page.until(&format!("{at} > {known}"), "true").await?;
+        page.is_clean(url)?;
+    }
+    Ok(())
+}
+
+/// A topic is deleted while somebody reads what comes in it: the page says so, and says it again when it is loaded again.
+async fn deleted_meanwhile(lab: &Lab, chromium: &Chromium, url: &str, run: &str) -> Result<()> {
+    let topic = format!("console-open-{run}");
+    kafka::create_topic(&lab.bootstrap(), &topic, 1).await?;
+    let page = chromium.open(&format!("{url}/topics/{topic}")).await?;
+    page.click("[data-follow]").await?;
+    kafka::write(&lab.bootstrap(), &topic, b"seen").await?;
+    page.until("document.querySelectorAll('[data-records] tr').length", "1").await?;
+    kafka::delete_topic(&lab.bootstrap(), &topic).await?;
+    page.until("document.querySelector('[data-news]').textContent", "The topic is not there any more.")
+        .await?;
+    page.is_clean(url)?;
+    let again = http().get(format!("{url}/topics/{topic}")).timeout(PATIENCE).send().await?;
+    let (status, text) = (again.status(), again.text().await?);
+    if status != StatusCode::NOT_FOUND || !text.contains(&topic) {
+        bail!("the page of a deleted topic: {status} {text}");
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@
 //! - [`kafka`]: the cluster itself; [`topics`]: the documented topics
 //! - [`transactions`]: producers → Kafka, JSON and Avro, counted exactly; [`events`]: the same of the events lab
 //! - [`event_groups`]: producers → Kafka → consumer groups, whose sums are the producers' totals
-//! - [`console`]: Kafka → the console's API; [`console_pages`], [`console_logs`], [`console_faults`]: its pages in a real browser ([`browser`])
+//! - [`console`]: Kafka → the console's API; [`console_pages`], [`console_logs`], [`console_faults`], [`console_alerts`]: its pages in a real browser ([`browser`])
 //! - [`spark`]: Kafka → Spark → Kafka; [`spark_search`]: Kafka → Spark → Elasticsearch
 //! - [`faults`]: killed brokers, controllers, driver, registry; the lab stopped and started again
 //! - [`plans`]: each container is what the plan says; [`ports`], [`command_rows`]: the documented tables
@@ -27,6 +27,7 @@ mod avro_topic;
 mod browser;
 mod command_rows;
 mod console;
+mod console_alerts;
 mod console_faults;
 mod console_logs;
 mod console_pages;

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
-use streamlab::clients::kafka;
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+use streamlab::clients::{http, kafka};
 use streamlab::topology::{Instance, KAFKA, TopicPlan};
 
 use crate::lab::Lab;
@@ -22,7 +23,29 @@ pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
         });
         row(format!("topic::{}", topic.name), what, stations, false, check)
     });
-    topics.chain(apart(chapter)).collect()
+    let in_redpandas = chapter.flow("redpanda-console", Check::plain(|lab| Box::pin(in_redpandas(lab))));
+    topics.chain(apart(chapter)).chain(in_redpandas).collect()
+}
+
+/// Redpanda Console tells of every topic what the table says.
+async fn in_redpandas(lab: Arc<Lab>) -> Result<String> {
+    let url = format!("{}/api/topics", lab.endpoints.url("redpanda-console", "web")?);
+    let answer: Value = http().get(url).send().await?.error_for_status()?.json().await?;
+    for topic in &lab.plan.topics {
+        let mut told = answer["topics"].as_array().into_iter().flatten();
+        let told = told.find(|told| told["topicName"] == topic.name.as_str());
+        let told = told.with_context(|| format!("it has no topic {}", topic.name))?;
+        let seen = (told["partitionCount"].as_i64(), told["replicationFactor"].as_i64());
+        if seen != (Some(topic.partitions.into()), Some(topic.replicas.into())) {
+            bail!(
+                "{}: {seen:?} are not {} partitions, {} replicas",
+                topic.name,
+                topic.partitions,
+                topic.replicas
+            );
+        }
+    }
+    Ok(format!("{} topics", lab.plan.topics.len()))
 }
 
 /// Two labs that run side by side share no topic. It is asked when all labs are up, which is when faults are tried.

@@ -39,7 +39,8 @@ async fn settings() -> BTreeMap<String, String> {
 pub(crate) async fn elasticsearch(network: &str, name: &str) -> ContainerAsync<GenericImage> {
     let container = image("elasticsearch").await.with_exposed_port(ContainerPort::Tcp(9200));
     let container = container.with_network(network).with_container_name(name);
-    let container = settings().await.into_iter().fold(container, |it, (name, value)| it.with_env_var(name, value));
+    let container =
+        settings().await.into_iter().fold(container, |it, (name, value)| it.with_env_var(name, value));
     let container = container.start().await.unwrap();
     answers(&container).await;
     let url = url(&container).await;

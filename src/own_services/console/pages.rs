@@ -113,6 +113,9 @@ impl Console {
                             p.problem role="status" data-live="problem" hidden[seen.problem.is_none()] {
                                 @if let Some(problem) = &seen.problem { "Kafka does not answer: " (problem) }
                             }
+                            p.changed role="status" data-live="changed" hidden {
+                                "Services or alerts have changed since. " a href="" { "Show them" }
+                            }
                         }
                         (body)
                     }

@@ -37,10 +37,21 @@ function show(news) {
     e.hidden = news.firing === 0;
     e.textContent = String(news.firing);
   });
-  // Alerts and services change as a whole, and seldom: the page is made anew.
+  // Alerts and services change as a whole, and seldom: the page is made anew. Who is at something on it is told, and keeps his place.
   const marked = document.querySelector("[data-mark]");
-  if (marked && marked.dataset.mark !== news.mark && !changing) location.reload();
+  if (marked && marked.dataset.mark !== news.mark && !changing) {
+    if (inUse()) {
+      live("changed").forEach((e) => { e.hidden = false; });
+    } else {
+      changing = true;
+      location.reload();
+    }
+  }
   follow(news);
+}
+
+function inUse() {
+  return document.querySelector("main").contains(document.activeElement) || !getSelection().isCollapsed;
 }
 
 // What only a page of this console may send. The answer, or an error with the reason.
@@ -61,10 +72,11 @@ async function post(address, body) {
   return found;
 }
 
-// Buttons that change something.
+// Buttons that change something. While one of them is at work, or the page is about to be made anew, none takes a click.
 let changing = false;
 document.querySelectorAll("[data-change]").forEach((button) => {
   button.addEventListener("click", async () => {
+    if (changing) return;
     changing = true;
     button.disabled = true;
     try {
