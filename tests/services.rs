@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
 use rstest::rstest;
 use serde_json::{Value, json};
 use streamlab::clients::http;
@@ -194,6 +195,67 @@ async fn a_taken_port_is_said(#[case] what: &str) {
     drop(holder);
     let said = text(&output);
     assert!(!output.status.success() && said.contains(&format!("port {} is taken", taken.port())), "{said}");
+}
+
+/// Somebody who answers every origin, and says what came.
+async fn open_to_all() -> String {
+    use axum::response::IntoResponse as _;
+    let says = |method: axum::http::Method, uri: axum::http::Uri, headers: HeaderMap, body: String| async move {
+        let kind = headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("none").to_owned();
+        let open = [("access-control-allow-origin", "*"), ("location", "/elsewhere"), ("x-own", "kept")];
+        (StatusCode::FOUND, open, format!("{method} {uri} {kind} {body}")).into_response()
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(axum::serve(listener, axum::Router::new().fallback(says)).into_future());
+    address
+}
+
+#[tokio::test]
+async fn the_front_hands_on_what_is_meant_for_it_and_lets_no_other_page_in() {
+    let to = open_to_all().await;
+    let given = [("TO", to.as_str()), ("PUBLISHED_PORT", "59093"), ("INSIDE", "front:9093")];
+    let front = Service::start("front", &given);
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let ask = |host: &'static str, origin: Option<&'static str>| {
+        let request = client.delete(format!("{}/a/b?c=d%20e", front.url)).header("host", host);
+        let request = request.header("content-type", "application/json").body("{}");
+        origin.into_iter().fold(request, |request, origin| request.header("origin", origin)).send()
+    };
+    for (host, origin) in [
+        ("localhost:59093", None),
+        ("127.0.0.1:59093", None),
+        ("front:9093", None),
+        ("localhost:59093", Some("http://localhost:59093")),
+    ] {
+        let answer = ask(host, origin).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::FOUND, "{host} {origin:?}");
+        let headers = answer.headers().clone();
+        let header = |name| headers.get(name).map(|value| value.to_str().unwrap());
+        assert_eq!((header("location"), header("x-own")), (Some("/elsewhere"), Some("kept")));
+        assert_eq!(header("access-control-allow-origin"), None);
+        assert_eq!(answer.text().await.unwrap(), "DELETE /a/b?c=d%20e application/json {}");
+    }
+    for (host, origin, refused) in [
+        ("localhost:59093", Some("http://evil.example"), StatusCode::FORBIDDEN),
+        ("localhost:59093", Some("http://localhost:9090"), StatusCode::FORBIDDEN),
+        ("localhost:59093", Some("null"), StatusCode::FORBIDDEN),
+        ("evil.example:59093", None, StatusCode::MISDIRECTED_REQUEST),
+        ("localhost:9093", None, StatusCode::MISDIRECTED_REQUEST),
+    ] {
+        assert_eq!(ask(host, origin).await.unwrap().status(), refused, "{host} {origin:?}");
+    }
+    let large = client.post(format!("{}/a", front.url)).header("host", "localhost:59093");
+    let large = large.body("x".repeat(300 << 10)).send().await.unwrap();
+    assert_eq!(large.status(), StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn a_front_says_who_does_not_answer() {
+    let given = [("TO", "127.0.0.1:1"), ("PUBLISHED_PORT", "59093"), ("INSIDE", "front:9093")];
+    let (status, text) = Service::start("front", &given).get("/-/ready").await;
+    assert_eq!(status, 502);
+    assert!(text.starts_with("http://127.0.0.1:1 does not answer: "), "{text}");
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let endpoints = running.endpoints();
     let url = |service| anyhow::Ok(format!("http://{}:{}", endpoints.host, endpoints.port(service, "web")?));
     let prometheus = Prometheus::new(url("prometheus")?);
-    let alertmanager = Alertmanager::new(url("alertmanager")?);
+    let alertmanager = Alertmanager::new(url("alertmanager-front")?);
     let (known, passed_on) = tokio::join!(prometheus.alerts(), alertmanager.alerts());
     let missing = [("Prometheus", known.as_ref().err()), ("Alertmanager", passed_on.as_ref().err())];
     for (name, error) in missing.iter().filter_map(|(name, error)| Some((name, (*error)?))) {

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use super::variable;
 use crate::engine::Engine;
 use crate::own_services::exporter::{Exporter, Used};
-use crate::own_services::{app, console, metrics, pipeline, receiver};
+use crate::own_services::{app, console, front, metrics, pipeline, receiver};
 use crate::probes::Usage;
 use crate::signals::watch_signals;
 
@@ -20,6 +20,9 @@ pub(crate) enum Service {
     App(AppArgs),
     /// Takes Alertmanager's messages to Slack and shows them, with the runbooks (the file that RUNBOOKS names).
     Receiver(ReceiverArgs),
+    /// The way from the host to a service that answers the pages of every origin (TO), published on this machine as PUBLISHED_PORT, and
+    /// known to others in the lab as INSIDE.
+    Front(FrontArgs),
     /// Consumer lag (BOOTSTRAP_SERVERS), Spark's queries (CHECKPOINT_DIR), containers of the network NETWORK, this one being
     /// CONTAINER_NAME.
     Exporter(ExporterArgs),
@@ -68,6 +71,13 @@ pub(crate) struct ConsoleArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct FrontArgs {
+    /// Address to answer on.
+    #[arg(long, default_value = "0.0.0.0:9093")]
+    listen: SocketAddr,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct ReceiverArgs {
     /// Address to answer on.
     #[arg(long, default_value = "0.0.0.0:8080")]
@@ -109,6 +119,11 @@ pub(super) async fn run(service: Service) -> Result<()> {
             let given =
                 console::Given { lab, port, files: &args.files, charts: &charts, runbooks, breaker: None };
             console::run(listen(args.listen).await?, given, stop).await
+        }
+        Service::Front(args) => {
+            let to = format!("http://{}", variable("TO")?);
+            let port = variable("PUBLISHED_PORT")?.parse().context("PUBLISHED_PORT is no port")?;
+            front::run(listen(args.listen).await?, to, port, variable("INSIDE")?, stop).await
         }
         Service::Receiver(args) => {
             let runbooks = variable("RUNBOOKS")?.into();

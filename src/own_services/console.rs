@@ -2,7 +2,7 @@
 //! host for it also breaks the lab and puts it right, by a [`Breaker`].
 //!
 //! [`cluster`] looks at Kafka and [`monitoring`] while somebody looks at the console, [`dashboards`] draws Grafana's files,
-//! [`diagram`] the lab, [`logs`] finds log records, [`asked`] and [`window`] read what a request wants, [`api`] answers programs, [`pages`] people, [`guard`] decides who is answered at all.
+//! [`diagram`] the lab, [`logs`] finds log records, [`asked`] and [`window`] read what a request wants, [`api`] answers programs, [`pages`] people. Who is answered at all is decided before, by [`super::guard`].
 
 mod api;
 mod asked;
@@ -11,7 +11,6 @@ mod cluster;
 mod dashboards;
 mod diagram;
 mod export;
-mod guard;
 mod logs;
 mod monitoring;
 mod pages;
@@ -23,7 +22,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::header;
+use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures::future::BoxFuture;
@@ -35,6 +34,7 @@ use self::cluster::Cluster;
 use self::dashboards::Dashboards;
 use self::logs::Logs;
 use self::monitoring::Monitoring;
+use super::guard::{Guard, local};
 use super::metrics::{Registry, Requests, serve};
 use crate::clients::browse::Browser;
 use crate::clients::schema_registry::SchemaRegistry;
@@ -51,6 +51,19 @@ const DRAWN: usize = 8;
 
 /// Bytes that a request may bring: the largest is a schema.
 const BODY: usize = 256 << 10;
+
+/// Nothing from elsewhere, no script from data, no frame around it.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
+    base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+
+static HEADERS: [(HeaderName, &str); 6] = [
+    (header::CONTENT_SECURITY_POLICY, POLICY),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CACHE_CONTROL, "no-store"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+];
 
 /// What every answer is made from.
 struct Console {
@@ -181,7 +194,8 @@ pub async fn run(listener: TcpListener, given: Given<'_>, stop: watch::Receiver<
         .fallback(pages::not_found)
         .layer(DefaultBodyLimit::max(BODY))
         .with_state(Arc::clone(&console));
-    let routes = guard::guarded(routes, port, token);
+    let guard = Guard { hosts: local(port), token: Some(token), headers: &HEADERS };
+    let routes = guard.before(routes);
     let router = requests.count(registry.router(|| Ok(())).merge(routes));
     serve(listener, router, stop).await;
     looking.abort();

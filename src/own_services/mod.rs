@@ -4,7 +4,9 @@
 pub mod app;
 pub mod console;
 pub mod exporter;
+pub mod front;
 pub mod group;
+mod guard;
 pub mod metrics;
 pub mod pipeline;
 pub mod receiver;

@@ -22,12 +22,13 @@ const NOT_DELIVERED: &str = "AlertDeliveryFailing";
 const REGISTRY_DOWN: &str = "SchemaRegistryDown";
 
 /// How an alert gets from what is broken to people.
-const CHAIN: [&str; 7] = [
+const CHAIN: [&str; 8] = [
     "lab-exporter",
     "elasticsearch-exporter",
     "blackbox-exporter",
     "prometheus",
     "alertmanager",
+    "alertmanager-front",
     "alert-receiver",
     "mail-sink",
 ];

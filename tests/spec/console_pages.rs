@@ -78,7 +78,7 @@ async fn pages(lab: Arc<Lab>) -> Result<String> {
     follows(&lab, &chromium, &url, &run).await?;
     deleted_meanwhile(&lab, &chromium, &url, &run).await?;
     protobuf_as_a_file(&lab, &url, &run).await?;
-    prometheus_answers_its_own_page(&lab).await?;
+    products_answer_their_own_pages(&lab, &chromium).await?;
     page.is_clean(&url)?;
     // A picture that says nothing to who cannot see it would have been found.
     page.says("document.querySelector('main').append(new Image())").await?;
@@ -148,17 +148,29 @@ async fn protobuf_as_a_file(lab: &Lab, url: &str, run: &str) -> Result<()> {
     Ok(())
 }
 
-/// A script of another page that is open in the same browser reads nothing of Prometheus.
-async fn prometheus_answers_its_own_page(lab: &Lab) -> Result<()> {
+/// A script of another page that is open in the same browser reads nothing of Prometheus, and nothing of Alertmanager, which it cannot
+/// change either. Alertmanager's own page works.
+async fn products_answer_their_own_pages(lab: &Lab, chromium: &Chromium) -> Result<()> {
     let prometheus = lab.endpoints.url("prometheus", "web")?;
+    let alertmanager = lab.endpoints.url("alertmanager-front", "web")?;
     for origin in ["http://evil.example", "http://localhost:8000", "null"] {
+        let silences = format!("{alertmanager}/api/v2/silences");
+        for request in [http().get(&silences), http().post(&silences).json(&json!({}))] {
+            let answer = request.header(ORIGIN, origin).send().await?;
+            if answer.status() != StatusCode::FORBIDDEN {
+                bail!("Alertmanager answers {origin}: {}", answer.status());
+            }
+        }
         let asked = http().get(format!("{prometheus}/api/v1/query?query=up")).header(ORIGIN, origin);
         let answer = asked.send().await?.error_for_status()?;
         if let Some(allowed) = answer.headers().get(ACCESS_CONTROL_ALLOW_ORIGIN) {
             bail!("Prometheus lets {origin} read: {allowed:?}");
         }
     }
-    Ok(())
+    let page = chromium.open(&alertmanager).await?;
+    page.until("[...document.querySelectorAll('a')].some((e) => e.textContent === 'Silences')", "true")
+        .await?;
+    page.is_clean(&alertmanager)
 }
 
 /// A filter narrows; a record that comes is there without loading the page again; a second page hears of it by the first one's stream.

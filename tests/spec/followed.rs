@@ -35,7 +35,7 @@ pub(crate) struct Followed {
 }
 
 pub(crate) fn alertmanager(lab: &Lab) -> Result<Alertmanager> {
-    Ok(Alertmanager::new(lab.endpoints.url("alertmanager", "web")?))
+    Ok(Alertmanager::new(lab.endpoints.url("alertmanager-front", "web")?))
 }
 
 /// None of these fires before the fault: what one before has left would be taken for this one's.

@@ -1,5 +1,5 @@
-//! Who is answered: a browser at this machine that shows a page of this console, and programs at this machine. A page of somebody
-//! else, opened in the same browser, must not read topics.
+//! Who is answered: a browser at this machine that shows a page of the service itself, and programs at this machine. A page of somebody
+//! else, opened in the same browser, must neither read nor change anything.
 
 use std::sync::Arc;
 
@@ -9,58 +9,42 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 
-/// Nothing from elsewhere, no script from data, no frame around it.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
-    base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
-
-const HEADERS: [(HeaderName, &str); 6] = [
-    (header::CONTENT_SECURITY_POLICY, POLICY),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "no-referrer"),
-    (header::CACHE_CONTROL, "no-store"),
-    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-];
-
-/// Where a page of this console says that it is one.
+/// Where a page says that it is one.
 const TOKEN: HeaderName = HeaderName::from_static("x-streamlab-token");
 
-struct Own {
-    /// The names under which this console is known, all of this machine.
-    hosts: Vec<String>,
-    /// Who knows this may change something. Never a cookie: these go to all ports of a machine.
-    token: String,
+/// Who is answered, and what each answer says to browsers.
+pub(super) struct Guard {
+    /// Names with port under which the service is known; what is asked under another name is not meant for it.
+    pub(super) hosts: Vec<String>,
+    /// Who knows this may change something; where there is none, everybody who is answered may. Never a cookie: these go to all ports
+    /// of a machine.
+    pub(super) token: Option<String>,
+    /// Headers of each answer.
+    pub(super) headers: &'static [(HeaderName, &'static str)],
 }
 
-/// The routes, behind the guard. `port`: the only one for which they answer. `token`: who sends it may change something.
-pub(super) fn guarded(routes: Router, port: u16, token: String) -> Router {
-    let hosts = ["localhost", "127.0.0.1", "[::1]"].map(|name| format!("{name}:{port}")).to_vec();
-    routes.layer(from_fn_with_state(Arc::new(Own { hosts, token }), guard))
+/// What a browser at this machine calls a service that is published at this port.
+pub(super) fn local(port: u16) -> Vec<String> {
+    ["localhost", "127.0.0.1", "[::1]"].map(|name| format!("{name}:{port}")).to_vec()
 }
 
-async fn guard(State(own): State<Arc<Own>>, request: Request, next: Next) -> Response {
-    let mut response = match own.refusal(request.method(), request.headers()) {
-        Some((status, why)) => (status, format!("{why}\n")).into_response(),
-        None => next.run(request).await,
-    };
-    for (name, value) in HEADERS {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+impl Guard {
+    /// The routes, behind this guard.
+    pub(super) fn before(self, routes: Router) -> Router {
+        routes.layer(from_fn_with_state(Arc::new(self), guard))
     }
-    response
-}
 
-impl Own {
     /// Why a request is not answered, before anything is done for it.
     fn refusal(&self, method: &Method, headers: &HeaderMap) -> Option<(StatusCode, String)> {
         let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         // A name that somebody else has given this machine's address to is not ours: DNS rebinding.
         let host = header(header::HOST).unwrap_or_default().to_ascii_lowercase();
         if !self.hosts.contains(&host) {
-            let own = format!("this console answers as http://{} only", self.hosts[0]);
-            return Some((StatusCode::MISDIRECTED_REQUEST, own));
+            let own = self.hosts.first().map(String::as_str).unwrap_or_default();
+            return Some((StatusCode::MISDIRECTED_REQUEST, format!("this is http://{own} only")));
         }
         let of_somebody_else =
-            || Some((StatusCode::FORBIDDEN, "a page of another origin must not ask this console".to_owned()));
+            || Some((StatusCode::FORBIDDEN, format!("a page of another origin must not ask http://{host}")));
         let origin = header(header::ORIGIN);
         if origin.is_some_and(|origin| origin.to_ascii_lowercase() != format!("http://{host}")) {
             return of_somebody_else();
@@ -73,17 +57,25 @@ impl Own {
         if matches!(site, Some("cross-site" | "same-site")) && !followed_a_link {
             return of_somebody_else();
         }
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            // Only a script of this console has read the token; a form of another page cannot send this kind of content.
-            let json = header(header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"));
-            if header(TOKEN) != Some(self.token.as_str()) || !json {
-                let why =
-                    "only a page of this console may change something: JSON, with the token of the page";
-                return Some((StatusCode::FORBIDDEN, why.to_owned()));
-            }
-        }
-        None
+        let token = self.token.as_deref().filter(|_| !matches!(*method, Method::GET | Method::HEAD))?;
+        // Only a script of the service's own page has read the token; a form of another page cannot send this kind of content.
+        let json = header(header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"));
+        (header(TOKEN) != Some(token) || !json).then(|| {
+            let why = "only a page of this console may change something: JSON, with the token of the page";
+            (StatusCode::FORBIDDEN, why.to_owned())
+        })
     }
+}
+
+async fn guard(State(own): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let mut response = match own.refusal(request.method(), request.headers()) {
+        Some((status, why)) => (status, format!("{why}\n")).into_response(),
+        None => next.run(request).await,
+    };
+    for (name, value) in own.headers {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 #[cfg(test)]
@@ -92,9 +84,29 @@ mod tests {
 
     use super::*;
 
-    fn own() -> Own {
-        let hosts = ["localhost:8080", "127.0.0.1:8080", "[::1]:8080"].map(str::to_owned).to_vec();
-        Own { hosts, token: "secret".to_owned() }
+    fn own() -> Guard {
+        Guard { hosts: local(8080), token: Some("secret".to_owned()), headers: &[] }
+    }
+
+    #[rstest]
+    #[case::program(&[], None)]
+    #[case::own_page(&[("origin", "http://localhost:8080"), ("content-type", "application/json")], None)]
+    #[case::another(&[("origin", "http://localhost:9090"), ("content-type", "application/json")], Some(403))]
+    #[case::a_form(&[("sec-fetch-site", "same-site"), ("content-type", "text/plain")], Some(403))]
+    fn without_a_token_who_is_answered_changes_things(
+        #[case] sent: &[(&'static str, &str)],
+        #[case] refused: Option<u16>,
+    ) {
+        let open = Guard { token: None, ..own() };
+        let mut headers = HeaderMap::new();
+        headers.insert("host", HeaderValue::from_static("localhost:8080"));
+        for (name, value) in sent {
+            headers.insert(*name, HeaderValue::from_str(value).unwrap());
+        }
+        for method in [Method::POST, Method::DELETE] {
+            let status = open.refusal(&method, &headers).map(|(status, _)| status.as_u16());
+            assert_eq!(status, refused, "{method}");
+        }
     }
 
     #[rstest]
