@@ -203,7 +203,7 @@ async fn open_to_all() -> String {
     let says = |method: axum::http::Method, uri: axum::http::Uri, headers: HeaderMap, body: String| async move {
         let kind = headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("none").to_owned();
         let open = [("access-control-allow-origin", "*"), ("location", "/elsewhere"), ("x-own", "kept")];
-        (StatusCode::FOUND, open, format!("{method} {uri} {kind} {body}")).into_response()
+        (StatusCode::CONFLICT, open, format!("{method} {uri} {kind} {body}")).into_response()
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -216,9 +216,8 @@ async fn the_front_hands_on_what_is_meant_for_it_and_lets_no_other_page_in() {
     let to = open_to_all().await;
     let given = [("TO", to.as_str()), ("PUBLISHED_PORT", "59093"), ("INSIDE", "front:9093")];
     let front = Service::start("front", &given);
-    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let ask = |host: &'static str, origin: Option<&'static str>| {
-        let request = client.delete(format!("{}/a/b?c=d%20e", front.url)).header("host", host);
+        let request = http().delete(format!("{}/a/b?c=d%20e", front.url)).header("host", host);
         let request = request.header("content-type", "application/json").body("{}");
         origin.into_iter().fold(request, |request, origin| request.header("origin", origin)).send()
     };
@@ -229,7 +228,7 @@ async fn the_front_hands_on_what_is_meant_for_it_and_lets_no_other_page_in() {
         ("localhost:59093", Some("http://localhost:59093")),
     ] {
         let answer = ask(host, origin).await.unwrap();
-        assert_eq!(answer.status(), StatusCode::FOUND, "{host} {origin:?}");
+        assert_eq!(answer.status(), StatusCode::CONFLICT, "{host} {origin:?}");
         let headers = answer.headers().clone();
         let header = |name| headers.get(name).map(|value| value.to_str().unwrap());
         assert_eq!((header("location"), header("x-own")), (Some("/elsewhere"), Some("kept")));
@@ -245,7 +244,7 @@ async fn the_front_hands_on_what_is_meant_for_it_and_lets_no_other_page_in() {
     ] {
         assert_eq!(ask(host, origin).await.unwrap().status(), refused, "{host} {origin:?}");
     }
-    let large = client.post(format!("{}/a", front.url)).header("host", "localhost:59093");
+    let large = http().post(format!("{}/a", front.url)).header("host", "localhost:59093");
     let large = large.body("x".repeat(300 << 10)).send().await.unwrap();
     assert_eq!(large.status(), StatusCode::PAYLOAD_TOO_LARGE);
 }

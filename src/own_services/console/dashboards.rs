@@ -59,10 +59,13 @@ enum Question {
 
 /// A panel with what is drawn in it.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct DrawnPanel {
     id: u32,
     #[serde(flatten)]
     drawn: Drawn,
+    /// Series or rows for which there is no room.
+    left_out: usize,
 }
 
 /// A stretch of time in which something was so.
@@ -120,8 +123,7 @@ impl Dashboards {
     ) -> Vec<DrawnPanel> {
         let values = filling(dashboard, chosen, window);
         let panels = dashboard.panels().filter(|panel| wanted.contains(&panel.id));
-        let drawn = panels
-            .map(async |panel| DrawnPanel { id: panel.id, drawn: self.panel(panel, window, &values).await });
+        let drawn = panels.map(async |panel| self.panel(panel, window, &values).await);
         join_all(drawn).await
     }
 
@@ -152,10 +154,10 @@ impl Dashboards {
                 words: Vec::new(),
             },
         };
-        DrawnPanel { id: panel.id, drawn: self.panel(&panel, window, &[]).await }
+        self.panel(&panel, window, &[]).await
     }
 
-    async fn panel(&self, panel: &Panel, window: Window, values: &[(String, String)]) -> Drawn {
+    async fn panel(&self, panel: &Panel, window: Window, values: &[(String, String)]) -> DrawnPanel {
         let of_metrics = panel.queries.iter().map(|query| question(query, values, window));
         let of_search = panel.searches.iter().map(|search| {
             let question =
@@ -164,10 +166,11 @@ impl Dashboards {
         });
         let asked = of_metrics.chain(of_search).map(|question| self.answer(question));
         let answers: Result<Vec<_>, _> = join_all(asked).await.into_iter().collect();
-        match answers {
+        let (drawn, left_out) = match answers {
             Ok(answers) => drawn(panel, &answers, window),
-            Err(why) => Drawn::Problem { why },
-        }
+            Err(why) => (Drawn::Problem { why }, 0),
+        };
+        DrawnPanel { id: panel.id, drawn, left_out }
     }
 
     /// An answer, asked once for all who want it at the same time.

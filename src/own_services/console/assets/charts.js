@@ -346,6 +346,19 @@
     place.replaceChildren(...lists);
   }
 
+  function leftOut(panel, place) {
+    let said = place.parentElement.querySelector(".left-out");
+    if (!panel.leftOut) {
+      said?.remove();
+      return;
+    }
+    if (!said) {
+      said = make("p", "quiet left-out");
+      place.after(said);
+    }
+    said.textContent = `${panel.leftOut} more are not drawn.`;
+  }
+
   function draw(panel, window) {
     const place = places.get(panel.id);
     if (!place) return;
@@ -367,6 +380,7 @@
     else if (panel.kind === "values") drawValues(panel, place);
     else if (panel.kind === "problem") place.replaceChildren(make("p", "problem", panel.why));
     else place.replaceChildren(make("p", "quiet", "Nothing to show in this time."));
+    leftOut(panel, place);
     const scroll = place.querySelector(".scroll");
     if (scroll && panel.kind !== "lines") scroll.scrollTop = scrolledTo;
     if (inside) scroll?.focus();

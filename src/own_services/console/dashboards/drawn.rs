@@ -188,37 +188,38 @@ struct Named {
     points: Vec<(i64, f64)>,
 }
 
-/// A panel's answers as what its page draws. `answers`: of its queries and then of its searches.
-pub(super) fn drawn(panel: &Panel, answers: &[Arc<Answer>], window: Window) -> Drawn {
-    let nothing = |empty: bool, drawn: Drawn| if empty { Drawn::Nothing } else { drawn };
-    match &panel.look {
+/// A panel's answers as what its page draws, and how many of its series or rows are left out. `answers`: of its queries and then of its
+/// searches.
+pub(super) fn drawn(panel: &Panel, answers: &[Arc<Answer>], window: Window) -> (Drawn, usize) {
+    let (drawn, all) = match &panel.look {
         Look::Lines(look) => {
-            let series = series(panel, answers, window);
-            nothing(series.is_empty(), lines(&panel.field, look, series, window))
+            let (series, all) = series(panel, answers, window);
+            (lines(&panel.field, look, series, window), all)
         }
         Look::Stat { named, spark } => {
-            let series = series(panel, answers, window);
-            nothing(series.is_empty(), stat(&panel.field, *named, *spark, series, window))
+            let (series, all) = series(panel, answers, window);
+            (stat(&panel.field, *named, *spark, series, window), all)
         }
         Look::States { named } => {
-            let rows: Vec<_> = series(panel, answers, window)
-                .into_iter()
-                .map(|of| states(&panel.field, of, window))
-                .collect();
-            nothing(rows.is_empty(), Drawn::States { rows, named: *named })
+            let (series, all) = series(panel, answers, window);
+            let rows = series.into_iter().map(|of| states(&panel.field, of, window)).collect();
+            (Drawn::States { rows, named: *named }, all)
         }
         Look::Table(look) => {
-            let (columns, rows) = table(panel, look, answers);
-            nothing(rows.is_empty(), Drawn::Table { columns, rows })
+            let (columns, rows, all) = table(panel, look, answers);
+            (Drawn::Table { columns, rows }, all)
         }
         Look::Documents => {
             let lines = documents(panel, answers);
-            nothing(lines.is_empty(), Drawn::Documents { lines, found: None })
+            let all = lines.len();
+            return (if all == 0 { Drawn::Nothing } else { Drawn::Documents { lines, found: None } }, 0);
         }
-    }
+    };
+    (if all == 0 { Drawn::Nothing } else { drawn }, all.saturating_sub(MOST))
 }
 
-fn series(panel: &Panel, answers: &[Arc<Answer>], window: Window) -> Vec<Named> {
+/// The series that are drawn, and how many there are.
+fn series(panel: &Panel, answers: &[Arc<Answer>], window: Window) -> (Vec<Named>, usize) {
     let mut all = Vec::new();
     for (place, answer) in answers.iter().enumerate() {
         let query = panel.queries.get(place);
@@ -245,8 +246,9 @@ fn series(panel: &Panel, answers: &[Arc<Answer>], window: Window) -> Vec<Named> 
             }
         }
     }
+    let count = all.len();
     all.truncate(MOST);
-    all
+    (all, count)
 }
 
 /// What series are called: by the query's legend or, without one, by the label in which they differ.
@@ -407,7 +409,7 @@ mod tests {
             "properties":[{"id":"custom.lineStyle","value":{"dash":[10,10],"fill":"dash"}}]}]}"#,
         );
         let series = over(&[("topic", "t")], &[(100, 1.0), (105, f64::NAN), (115, 2048.0), (117, 9.0)]);
-        let drawn = json(&drawn(&panel, &[Arc::new(Answer::Series(vec![series]))], WINDOW));
+        let drawn = json(&drawn(&panel, &[Arc::new(Answer::Series(vec![series]))], WINDOW).0);
         assert_eq!(drawn["times"], serde_json::json!([100, 105, 110, 115]));
         let line = &drawn["series"][0];
         assert_eq!(line["values"], serde_json::json!([1.0, null, null, 2048.0]));
@@ -428,7 +430,7 @@ mod tests {
         );
         let of = |value: f64| {
             let sample = Sample { labels: BTreeMap::new(), value };
-            json(&drawn(&panel, &[Arc::new(Answer::Samples(vec![sample]))], WINDOW))["tiles"][0].clone()
+            json(&drawn(&panel, &[Arc::new(Answer::Samples(vec![sample]))], WINDOW).0)["tiles"][0].clone()
         };
         assert_eq!((&of(0.0)["text"], &of(0.0)["colour"]), (&"DOWN".into(), &"red".into()));
         assert_eq!(
@@ -437,14 +439,17 @@ mod tests {
         );
         assert_eq!((&of(1234.25)["text"], &of(1234.25)["exact"]), (&"1234".into(), &"1234.25".into()));
         assert_eq!(of(1234.25)["colour"], "red");
-        assert_eq!(json(&drawn(&panel, &[Arc::new(Answer::Samples(Vec::new()))], WINDOW))["kind"], "nothing");
+        assert_eq!(
+            json(&drawn(&panel, &[Arc::new(Answer::Samples(Vec::new()))], WINDOW).0)["kind"],
+            "nothing"
+        );
     }
 
     #[test]
     fn a_state_lasts_until_it_changes_or_is_not_known() {
         let panel = panel(r#""type":"state-timeline","targets":[{"expr":"a","range":true}]"#);
         let series = over(&[], &[(100, 1.0), (105, 1.0), (110, 2.0), (120, 2.0)]);
-        let drawn = json(&drawn(&panel, &[Arc::new(Answer::Series(vec![series]))], WINDOW));
+        let drawn = json(&drawn(&panel, &[Arc::new(Answer::Series(vec![series]))], WINDOW).0);
         let stretches = drawn["rows"][0]["stretches"].as_array().unwrap();
         let times: Vec<_> = stretches.iter().map(|s| (s["start"].as_i64(), s["end"].as_i64())).collect();
         assert_eq!(times, [(Some(100), Some(110)), (Some(110), Some(115)), (Some(120), Some(125))]);
@@ -462,11 +467,23 @@ mod tests {
             value,
         };
         let answer = Answer::Samples(vec![sample("a", 3.0), sample("b", 1_234_567.0)]);
-        let drawn = json(&drawn(&panel, &[Arc::new(answer)], WINDOW));
+        let drawn = json(&drawn(&panel, &[Arc::new(answer)], WINDOW).0);
         let names: Vec<_> =
             drawn["columns"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
         assert_eq!(names, ["topic", "Lag", "zone"]);
         assert_eq!(drawn["rows"], serde_json::json!([["b", "1234567", "z"], ["a", "3", "z"]]));
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_counted() {
+        let series = |n: usize| over(&[("n", &n.to_string())], &[(0, 1.0)]);
+        let graph = panel(r#""type":"timeseries","targets":[{"expr":"a","range":true}]"#);
+        for (there, room, left) in [(200, 200, 0), (203, 200, 3), (0, 0, 0)] {
+            let answer = Arc::new(Answer::Series((0..there).map(series).collect()));
+            let (drawn, left_out) = drawn(&graph, &[answer], WINDOW);
+            let shown = json(&drawn)["series"].as_array().map_or(0, Vec::len);
+            assert_eq!((shown, left_out), (room, left));
+        }
     }
 
     #[test]

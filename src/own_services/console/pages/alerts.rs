@@ -36,7 +36,7 @@ fn alert_of(alert: &KnownAlert) -> Markup {
                 time { (alert.since) }
             }
             p { strong { (alert.summary) } }
-            p { (alert.what_to_do) }
+            p { (with_commands(&alert.what_to_do)) }
             p {
                 @if linked { a href=(alert.runbook) rel="noreferrer" { "Runbook" } " " }
                 @for id in &alert.silences {
@@ -47,6 +47,15 @@ fn alert_of(alert: &KnownAlert) -> Markup {
                         data-body=(serde_json::json!({ "alert": alert.alert, "minutes": 60 })) { "Silence for an hour" }
                 }
             }
+        }
+    }
+}
+
+/// What stands between backticks is a command.
+fn with_commands(text: &str) -> Markup {
+    html! {
+        @for (place, part) in text.split('`').enumerate() {
+            @if place % 2 == 1 { code { (part) } } @else { (part) }
         }
     }
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::{Answer, Column, MOST};
 use crate::dashboards::{Columns, Field, Found, Panel, Unit};
 
-/// Columns and rows, sorted. A label that a series has not is empty.
+/// Columns, the rows that are drawn, sorted, and how many there are. A label that a series has not is empty.
 pub(super) fn table(
     panel: &Panel,
     look: &Columns,
     answers: &[Arc<Answer>],
-) -> (Vec<Column>, Vec<Vec<String>>) {
+) -> (Vec<Column>, Vec<Vec<String>>, usize) {
     let mut rows: Vec<(BTreeMap<String, String>, f64)> = Vec::new();
     let mut number = "Value";
     for (place, answer) in answers.iter().enumerate() {
@@ -56,9 +56,8 @@ pub(super) fn table(
             row.0.get(label).cloned().unwrap_or_default()
         }
     };
-    let rows = rows.iter().take(MOST).map(|row| labels.iter().map(|label| cell(row, label)).collect());
-    let rows = rows.collect();
-    (columns, rows)
+    let drawn = rows.iter().take(MOST).map(|row| labels.iter().map(|label| cell(row, label)).collect());
+    (columns, drawn.collect(), rows.len())
 }
 
 /// A whole number in a table is written out: there is room for it.
