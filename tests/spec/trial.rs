@@ -14,7 +14,7 @@ use crate::lab::Lab;
 
 /// A wait this long hangs. What is asked for is that it happens; how long it takes is the report's and `bench`'s to say,
 /// and differs threefold between machines.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What a passed trial gives is a note for the report.
 pub(crate) type Outcome = BoxFuture<'static, Result<String>>;
