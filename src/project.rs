@@ -1,6 +1,6 @@
 //! The checkout on disk: its root, its `lab.toml`, and the program that goes into the own image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::dashboards::dashboards;
 use crate::lock::{self, Lock};
-use crate::render::{AddonFiles, Inputs, jars, wheels};
+use crate::render::{AddonFiles, Inputs, RENDERED_FOLDER, jars, wheels};
 use crate::topology::{Instance, LabFile, Plan};
 
 /// Digests of the upstream images, in the checkout's root.
@@ -105,6 +105,38 @@ impl Project {
         Ok(texts)
     }
 
+    /// The files that lie in the folder of which every file is rendered, by path.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn rendered_files(&self) -> Result<BTreeSet<String>> {
+        let mut texts = BTreeMap::new();
+        if self.root.join(RENDERED_FOLDER).is_dir() {
+            texts_below(&self.root, RENDERED_FOLDER, |_| true, &mut texts)?;
+        }
+        Ok(texts.into_keys().collect())
+    }
+
+    /// What services mount of the checkout. What a user writes there, and what a program leaves there, is none of it.
+    fn mounted(&self) -> Result<BTreeMap<String, String>> {
+        let mut sources = BTreeSet::new();
+        for lab in self.file.labs.keys() {
+            let plan = self.file.plan(lab, Instance::documented())?;
+            sources.extend(plan.services.into_iter().flat_map(|s| s.files).map(|mount| mount.source));
+        }
+        let mut texts = BTreeMap::new();
+        for source in sources {
+            let is_own = |path: &str| !path.contains("/secrets/") && !path.contains("/__pycache__/");
+            if self.root.join(&source).is_dir() {
+                texts_below(&self.root, &source, is_own, &mut texts)?;
+            } else {
+                let text = std::fs::read_to_string(self.root.join(&source));
+                texts.insert(source.clone(), text.with_context(|| format!("{source} cannot be read"))?);
+            }
+        }
+        Ok(texts)
+    }
+
     /// What pages are rendered from besides `lab.toml`.
     ///
     /// # Errors
@@ -119,6 +151,7 @@ impl Project {
             pins: self.pins()?,
             dashboards: dashboards(&self.root)?,
             by_hand: self.by_hand()?,
+            mounted: self.mounted()?,
             ..Inputs::default()
         };
         for (name, addon) in &self.file.addons {

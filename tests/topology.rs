@@ -24,7 +24,11 @@ fn parsed() -> LabFile {
 #[test]
 fn rendered_pages_have_not_drifted() {
     let project = Project::open(Some(&support::root().join("lab.toml")), PathBuf::new()).unwrap();
-    for (path, text) in pages(&project.file, &project.render_inputs().unwrap()).unwrap() {
+    let pages = pages(&project.file, &project.render_inputs().unwrap()).unwrap();
+    let strays: Vec<_> =
+        project.rendered_files().unwrap().into_iter().filter(|f| !pages.contains_key(f)).collect();
+    assert!(strays.is_empty(), "run ./lab render, which removes {strays:?}");
+    for (path, text) in pages {
         let there = std::fs::read_to_string(support::root().join(&path)).unwrap_or_default();
         assert!(there == text, "{path} differs from lab.toml: run ./lab render and review the difference");
     }

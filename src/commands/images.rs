@@ -9,8 +9,10 @@ use super::context::Context;
 use super::images_lock;
 use super::progress::progress;
 use crate::engine::{BuiltImage, Engine, Event, RecipeImage, build_images, recipe_images};
+use crate::project::Project;
 use crate::render::image_variable;
 use crate::signals::{Interrupted, watch_signals};
+use crate::topology::{Instance, Source};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -31,6 +33,14 @@ enum What {
     Env,
     /// Pin the upstream images: the digests that their registries give for lab.toml's tags, and their documents.
     Lock(images_lock::Args),
+    /// Put a lab's images that are built here into a registry, for a cluster that pulls from there.
+    Push {
+        /// Where: `registry.example/team`.
+        registry: String,
+        /// The lab.
+        #[arg(long)]
+        lab: Option<String>,
+    },
     /// Remove images built here.
     Remove {
         /// Only those that the present recipes no longer make.
@@ -96,6 +106,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
                 say!("{}={}", image_variable(&recipe.name), recipe.reference);
             }
         }
+        What::Push { registry, lab } => push(&project, &engine, &registry, lab.as_deref()).await?,
         What::Remove { old } => {
             let mut failed = Vec::new();
             let (mut removed, mut built) = (0, engine.built_images().await?);
@@ -121,6 +132,37 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// Pushes, and says how a cluster gets to know of it.
+async fn push(project: &Project, engine: &Engine, registry: &str, lab: Option<&str>) -> Result<()> {
+    let registry = registry.trim_end_matches('/');
+    let plan = Source::Local.part_of(&project.file, &project.plan(lab, Instance::documented())?)?;
+    let recipes = recipe_images(project, &engine.arch)?;
+    let wanted = engine.recipes_of(project, &plan, Source::Local);
+    let mut images: Vec<(String, String)> = Vec::new();
+    for recipe in recipes.iter().filter(|recipe| wanted.contains(&recipe.name)) {
+        if engine.image_id(&recipe.reference).await?.is_none() {
+            bail!("image {} is missing.\n  Build it: ./lab images build {}", recipe.name, recipe.name);
+        }
+        let there = format!("{registry}/{}:{}", recipe.name, env!("CARGO_PKG_VERSION"));
+        engine.push(&recipe.reference, &there).await?;
+        say!("pushed {there}");
+        images.push((format!("streamlab/{}", recipe.name), there));
+    }
+    let of_services = plan.services.iter().map(|service| &project.file.images[&service.image]);
+    for image in of_services {
+        let (Some(upstream), Some(recipe)) = (&image.upstream, &image.recipe) else { continue };
+        let name = upstream.rsplit_once(':').map_or(upstream.as_str(), |(name, _)| name).to_owned();
+        let there = format!("{registry}/{}:{}", recipe.get_ref(), env!("CARGO_PKG_VERSION"));
+        if !images.iter().any(|(known, _)| *known == name) {
+            images.push((name, there));
+        }
+    }
+    say!("\nin the folder of an overlay, deploy/kubernetes/{}/overlays/NAME:", plan.lab);
+    let set: Vec<String> = images.iter().map(|(name, there)| format!("  {name}={there}")).collect();
+    say!("kustomize edit set image \\\n{}", set.join(" \\\n"));
     Ok(())
 }
 

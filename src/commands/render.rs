@@ -15,12 +15,21 @@ pub(super) fn run(context: &Context) -> Result<()> {
         );
     }
     let mut changed = 0;
-    for (path, text) in pages(&project.file, &project.render_inputs()?)? {
+    let pages = pages(&project.file, &project.render_inputs()?)?;
+    for path in project.rendered_files()?.iter().filter(|path| !pages.contains_key(*path)) {
+        std::fs::remove_file(project.root.join(path)).with_context(|| format!("{path} cannot be removed"))?;
+        say!("removed {path}");
+        changed += 1;
+    }
+    for (path, text) in pages {
         let file = project.root.join(&path);
         if std::fs::read_to_string(&file).is_ok_and(|there| there == text) {
             continue;
         }
-        std::fs::write(file, text).with_context(|| format!("{path} cannot be written"))?;
+        let folder = file.parent().map_or(Ok(()), std::fs::create_dir_all);
+        folder
+            .and_then(|()| std::fs::write(&file, text))
+            .with_context(|| format!("{path} cannot be written"))?;
         say!("wrote {path}");
         changed += 1;
     }

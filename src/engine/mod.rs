@@ -17,6 +17,7 @@ mod logs;
 mod once;
 mod ports;
 mod pull;
+mod push;
 mod ready;
 mod recipe;
 mod request;

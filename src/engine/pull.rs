@@ -198,7 +198,7 @@ impl Engine {
         self.tag(pinned, reference).await
     }
 
-    async fn tag(&self, image: &str, reference: &str) -> Result<()> {
+    pub(super) async fn tag(&self, image: &str, reference: &str) -> Result<()> {
         let (name, tag) = reference.rsplit_once(':').context("a reference without a tag")?;
         let options = TagImageOptionsBuilder::new().repo(name).tag(tag).build();
         self.docker.tag_image(image, Some(options)).await.with_context(|| format!("{image} cannot be tagged"))
@@ -216,7 +216,7 @@ fn mark(config: &Digest) -> String {
 }
 
 /// What `docker login` has kept for an image's registry; none where nobody has logged in.
-fn credentials(reference: &str) -> Result<Option<DockerCredentials>> {
+pub(super) fn credentials(reference: &str) -> Result<Option<DockerCredentials>> {
     use docker_credential::{
         CredentialRetrievalError as Trouble, DockerCredential, get_credential_from_reader,
     };

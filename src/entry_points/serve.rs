@@ -23,8 +23,8 @@ pub(crate) enum Service {
     /// The way from the host to a service that answers the pages of every origin (TO), published on this machine as PUBLISHED_PORT, and
     /// known to others in the lab as INSIDE.
     Front(FrontArgs),
-    /// Consumer lag (BOOTSTRAP_SERVERS), Spark's queries (CHECKPOINT_DIR), containers of the network NETWORK, this one being
-    /// CONTAINER_NAME.
+    /// Consumer lag (BOOTSTRAP_SERVERS), Spark's queries (CHECKPOINT_DIR), containers of the engine's network NETWORK, this one being
+    /// CONTAINER_NAME; none without NETWORK.
     Exporter(ExporterArgs),
     /// Logstash's pipeline files, carried out by this program.
     Pipeline(PipelineArgs),
@@ -93,10 +93,15 @@ pub(super) async fn run(service: Service) -> Result<()> {
             app::run(listen(args.listen).await?, bootstrap, stop).await
         }
         Service::Exporter(args) => {
-            let own = variable("CONTAINER_NAME")?;
-            let prefix = own.strip_suffix("lab-exporter").unwrap_or_default().to_owned();
-            let network = variable("NETWORK")?;
-            let used: Used = Box::new(move || Box::pin(containers(network.clone(), prefix.clone())));
+            let used = match std::env::var("NETWORK") {
+                Ok(network) => {
+                    let own = variable("CONTAINER_NAME")?;
+                    let prefix = own.strip_suffix("lab-exporter").unwrap_or_default().to_owned();
+                    let used: Used = Box::new(move || Box::pin(containers(network.clone(), prefix.clone())));
+                    Some(used)
+                }
+                Err(_) => None,
+            };
             let checkpoints = PathBuf::from(variable("CHECKPOINT_DIR")?);
             let exporter = Exporter::new(&variable("BOOTSTRAP_SERVERS")?, checkpoints, used);
             exporter.run(listen(args.listen).await?, stop).await;

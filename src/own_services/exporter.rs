@@ -75,12 +75,13 @@ pub type Used = Box<dyn Fn() -> BoxFuture<'static, Result<Vec<(String, Usage)>>>
 pub struct Exporter {
     groups: GroupReader,
     checkpoints: PathBuf,
-    used: Used,
+    used: Option<Used>,
 }
 
 impl Exporter {
-    /// Groups and topics at `bootstrap`; queries below `checkpoints`, where there is such a folder; containers by `used`.
-    pub fn new(bootstrap: &str, checkpoints: PathBuf, used: Used) -> Self {
+    /// Groups and topics at `bootstrap`; queries below `checkpoints`, where there is such a folder; containers by `used`,
+    /// where there is an engine to ask.
+    pub fn new(bootstrap: &str, checkpoints: PathBuf, used: Option<Used>) -> Self {
         Self { groups: GroupReader::new(bootstrap), checkpoints, used }
     }
 
@@ -88,7 +89,13 @@ impl Exporter {
     async fn collect(&self) -> metrics::Registry {
         let mut collected = metrics::Registry::new();
         let registry = collected.inner();
-        let (groups, used) = tokio::join!(timed(self.groups.read()), timed((self.used)()));
+        let used = async {
+            match &self.used {
+                Some(used) => Some(timed(used()).await),
+                None => None,
+            }
+        };
+        let (groups, used) = tokio::join!(timed(self.groups.read()), used);
         // A lab without Spark has no checkpoints, and no figures of them.
         let queries = timed(async {
             if self.checkpoints.is_dir() { checkpoints::read(&self.checkpoints) } else { Ok(BTreeMap::new()) }
@@ -122,7 +129,7 @@ impl Exporter {
                 behind,
             );
         }
-        if let Some(used) = outcome.of("containers", used) {
+        if let Some(used) = used.and_then(|used| outcome.of("containers", used)) {
             container_figures(registry, used);
         }
         collected

@@ -15,6 +15,8 @@ pub struct Inputs {
     pub addons: BTreeMap<String, AddonFiles>,
     /// Grafana's dashboards.
     pub dashboards: Vec<Dashboard>,
+    /// The project's files that services mount: path → text.
+    pub mounted: BTreeMap<String, String>,
     /// Files written by hand that may mention ports: Markdown pages and dashboards. Path → text.
     pub by_hand: BTreeMap<String, String>,
 }

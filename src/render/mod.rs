@@ -6,6 +6,7 @@ mod diagram;
 mod docs;
 mod downloads;
 mod inputs;
+mod kubernetes;
 mod labs;
 mod mentions;
 mod nix;
@@ -18,6 +19,7 @@ use anyhow::Result;
 pub use compose::{compose_file, image_variable};
 pub use downloads::{Download, Pinned, downloads};
 pub use inputs::{AddonFiles, Inputs, Jar, Wheel, jars, wheels};
+pub use kubernetes::FOLDER as RENDERED_FOLDER;
 
 use crate::topology::{Endpoints, Instance, LabFile, Plan, Source};
 
@@ -44,6 +46,7 @@ pub fn pages(file: &LabFile, inputs: &Inputs) -> Result<BTreeMap<String, String>
         ("docs/downloads.md".to_owned(), downloads::page(&downloads(&inputs.pins).0, docs::HEAD)),
         ("nix/topology.json".to_owned(), nix::topology(file, inputs)?),
     ]);
+    pages.extend(kubernetes::pages(file, inputs, &labs)?);
     for plan in &labs {
         for source in Source::ALL {
             let stem = format!("compose/{}.{}", plan.lab, source.name());

@@ -18,6 +18,9 @@ pub struct LabFile {
     pub labs: BTreeMap<String, Lab>,
     /// The virtual machine that `nix run .#lab-vm` starts.
     pub vm: Option<Vm>,
+    /// What differs from cluster to cluster, on Kubernetes.
+    #[serde(default)]
+    pub overlays: BTreeMap<String, Overlay>,
     /// Recipes under `compose/images/`, by name.
     #[serde(default)]
     pub recipes: BTreeMap<String, Recipe>,
@@ -93,6 +96,27 @@ pub struct Vm {
     pub disk: Spanned<String>,
 }
 
+/// A kind of cluster that a lab runs on with Kubernetes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Overlay {
+    /// One line for people.
+    pub about: String,
+    /// What each claim asks for, such as `20Gi`.
+    pub storage: String,
+    /// The class of its storage; the cluster's default where absent.
+    pub storage_class: Option<String>,
+    /// The class of storage that several nodes reach at once.
+    pub shared_storage_class: Option<String>,
+    /// Of the memory that a service has on one machine: what is reserved for it; more than 100 is its limit too.
+    pub memory_percent: u32,
+    /// Hours that Kafka and Prometheus keep what they have.
+    pub retention_hours: u32,
+    /// No two members of a group on one node.
+    #[serde(default)]
+    pub spread: bool,
+}
+
 /// How an image is built from package registries.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -130,6 +154,11 @@ pub struct Image {
     pub substitute: Option<String>,
     /// What the public image is, by its own Dockerfile. It is compared after a pull.
     pub record: Option<ImageRecord>,
+    /// The number of the user that runs it on Kubernetes, which wants a number, and not root's.
+    pub user: Option<u32>,
+    /// It writes nothing but its volumes and /tmp.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 /// What a public image is; the lab is written for that. What is not known is left out, and not compared.
@@ -248,6 +277,13 @@ pub struct ServiceSpec {
     /// Has the engine's socket: it asks the engine about the other services.
     #[serde(default)]
     pub engine_socket: bool,
+    /// Services and groups that it reaches, and is reached by, at ports that they agree on while they run.
+    #[serde(default)]
+    pub meets: Vec<Spanned<String>>,
+    /// How many members a group can have on Kubernetes, where that is more than there are here.
+    pub scales_to: Option<u32>,
+    /// Kubernetes does without it, and why.
+    pub not_on_kubernetes: Option<String>,
 }
 
 /// By which ports a service is reached in a role.

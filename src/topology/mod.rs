@@ -24,8 +24,8 @@ mod view;
 pub use endpoints::Endpoints;
 pub use error::TopologyError;
 pub use file::{
-    Addon, Image, ImageRecord, Lab, LabFile, Member, PortSpec, Protocol, Provided, Ready, Recipe, Replaced,
-    Scrape, ServiceSpec, Vm, VolumeSpec,
+    Addon, Image, ImageRecord, Lab, LabFile, Member, Overlay, PortSpec, Protocol, Provided, Ready, Recipe,
+    Replaced, Scrape, ServiceSpec, Vm, VolumeSpec,
 };
 pub use names::{DEFAULT_INSTANCE, Instance, InstanceError, instance_option};
 pub use plan::{

@@ -1,0 +1,412 @@
+//! Pods, and what makes them: a StatefulSet where there are data or members, a Deployment for the rest, a Job for what ends.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+use serde_json::{Map, Value, json};
+
+use super::members::{Text, counting, text};
+use super::units::Unit;
+use super::{Body, NAME, files};
+use crate::topology::{Health, LabFile, Plan, Ready, Service, Source};
+
+/// Seconds between SIGTERM and SIGKILL. On one machine everything stops together and nobody waits; here a broker hands its partitions over.
+const GRACE: u32 = 60;
+/// What a claim asks for where no overlay says otherwise.
+pub(super) const STORAGE: &str = "2Gi";
+/// Who runs what has no public image.
+const OWN_USER: u32 = 65534;
+/// Where a set-up or a wait is cut off and begun anew, by Kubernetes.
+const TRIES: u32 = 10;
+
+/// What a service that asks an engine is told about it.
+const OF_AN_ENGINE: [&str; 2] = ["NETWORK", "CONTAINER_NAME"];
+
+/// Waits until each address, `HOST:PORT`, takes a connection. Only bash asks.
+const WAIT: &str =
+    "for at in \"$@\"; do until (: <>\"/dev/tcp/${at%:*}/${at##*:}\") 2>/dev/null; do sleep 1; done; done";
+
+/// The object that makes a unit's pods.
+pub(super) fn workload(body: &Body<'_>, unit: &Unit<'_>) -> Result<Value> {
+    let template = json!({ "metadata": { "labels": body.labels(unit) }, "spec": pod(body, unit)? });
+    let metadata = json!({ "name": unit.name, "labels": body.labels(unit) });
+    if unit.ends() {
+        return Ok(json!({
+            "apiVersion": "batch/v1", "kind": "Job", "metadata": metadata,
+            "spec": { "backoffLimit": TRIES, "template": template },
+        }));
+    }
+    let mut spec = json!({
+        "replicas": unit.services.len(),
+        "selector": { "matchLabels": { NAME: unit.name } },
+        "template": template,
+    });
+    if unit.first.is_none() && !unit.keeps() {
+        // Two of one name beside each other would be one too many: a group's member, a port that others know.
+        spec["strategy"] = json!({ "type": "Recreate" });
+        return Ok(
+            json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec }),
+        );
+    }
+    spec["serviceName"] = json!(unit.name);
+    if let Some(first) = unit.first {
+        spec["ordinals"] = json!({ "start": first });
+        // A quorum stands once all are there: none waits for another to be ready.
+        spec["podManagementPolicy"] = json!("Parallel");
+    }
+    let own = unit.spec.volumes.iter().filter(|volume| !volume.shared);
+    let claims: Vec<Value> = own.map(|volume| claim(&volume.name, "ReadWriteOnce")).collect();
+    if !claims.is_empty() {
+        spec["volumeClaimTemplates"] = json!(claims);
+    }
+    Ok(json!({ "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata, "spec": spec }))
+}
+
+fn claim(name: &str, mode: &str) -> Value {
+    json!({
+        "metadata": { "name": name },
+        "spec": { "accessModes": [mode], "resources": { "requests": { "storage": STORAGE } } },
+    })
+}
+
+/// Claims for volumes that several pods have: on more than one node that needs storage that all of them reach.
+pub(super) fn shared_claims(body: &Body<'_>, units: &[Unit<'_>]) -> Vec<Value> {
+    let mut claims = BTreeMap::new();
+    for name in
+        units.iter().flat_map(|unit| shared(body.file, body.plan, unit.one())).filter(|(_, within)| !within)
+    {
+        claims.entry(name.0.clone()).or_insert_with(|| {
+            let mut object = claim(&name.0, "ReadWriteMany");
+            object["apiVersion"] = json!("v1");
+            object["kind"] = json!("PersistentVolumeClaim");
+            object
+        });
+    }
+    claims.into_values().collect()
+}
+
+/// The shared volumes of a service, and whether only what its own pods run before it writes there.
+fn shared(file: &LabFile, plan: &Plan, service: &Service) -> Vec<(String, bool)> {
+    let spec = &file.services[&service.group];
+    let prefix = plan.instance.volume(None, "");
+    let names = service.volumes.iter().filter_map(|v| v.name.strip_prefix(&prefix));
+    let names = names.filter(|name| spec.volumes.iter().any(|v| v.shared && v.name == *name));
+    let writers = plan.file_writers_for(service);
+    let within =
+        |name: &str| writers.iter().any(|w| w.volumes.iter().any(|v| v.name == format!("{prefix}{name}")));
+    names.map(|name| (name.to_owned(), within(name))).collect()
+}
+
+/// At most one of a quorum's or a log's members may be taken away at a time.
+pub(super) fn disruption_budget(body: &Body<'_>, unit: &Unit<'_>) -> Option<Value> {
+    (unit.services.len() > 1).then(|| {
+        json!({
+            "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+            "metadata": { "name": unit.name, "labels": body.labels(unit) },
+            "spec": { "maxUnavailable": 1, "selector": { "matchLabels": { NAME: unit.name } } },
+        })
+    })
+}
+
+fn pod(body: &Body<'_>, unit: &Unit<'_>) -> Result<Value> {
+    let mut volumes: BTreeMap<String, Value> = BTreeMap::new();
+    let mut add = |all: Vec<Value>| {
+        for volume in all {
+            volumes.insert(volume["name"].as_str().unwrap_or_default().to_owned(), volume);
+        }
+    };
+    let mut before = Vec::new();
+    if let Some(wait) = waiting(body, unit) {
+        before.push(wait);
+    }
+    for addon in &unit.one().addons {
+        add(vec![json!({ "name": format!("addon-{}", addon.name), "emptyDir": {} })]);
+        before.push(addon_copied(body, &addon.name));
+    }
+    for service in &unit.before {
+        let (own, mounts) = mounts(body, unit, service);
+        add(own);
+        let name = service.name.clone();
+        before.push(container(body, service, name, Value::Null, plain(service), mounts));
+    }
+    let (own, mounts) = mounts(body, unit, unit.one());
+    add(own);
+    let mut main =
+        container(body, unit.one(), unit.name.clone(), ports(unit.one()), filled(unit)?, mounts);
+    if let Some(health) = &unit.one().health {
+        let question = probe(unit, health)?;
+        let with = |more: Value| {
+            let mut probe = question.clone();
+            if let (Some(probe), Value::Object(more)) = (probe.as_object_mut(), more) {
+                probe.extend(more);
+            }
+            probe
+        };
+        main["startupProbe"] = with(json!({ "failureThreshold": health.start.div_ceil(health.interval) }));
+        main["readinessProbe"] = with(json!({ "failureThreshold": health.retries }));
+    }
+    let user = user(body, unit.one());
+    let mut spec = json!({
+        "automountServiceAccountToken": false,
+        // By itself Kubernetes tells each pod of each service by variables such as KAFKA_PORT, which programs take for their settings.
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": GRACE,
+        "securityContext": {
+            "runAsNonRoot": true, "runAsUser": user, "fsGroup": user, "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": { "type": "RuntimeDefault" },
+        },
+        "containers": [main],
+        "volumes": volumes.into_values().collect::<Vec<_>>(),
+    });
+    if !before.is_empty() {
+        spec["initContainers"] = json!(before);
+    }
+    if unit.ends() {
+        spec["restartPolicy"] = json!("OnFailure");
+    }
+    if unit.services.len() > 1 {
+        spec["affinity"] = json!({ "podAntiAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [{
+            "weight": 100,
+            "podAffinityTerm": { "topologyKey": "kubernetes.io/hostname", "labelSelector": { "matchLabels": { NAME: unit.name } } },
+        }] } });
+    }
+    Ok(spec)
+}
+
+/// What a container runs.
+struct Run {
+    command: Option<Vec<String>>,
+    args: Vec<String>,
+    env: Vec<Value>,
+}
+
+/// As the plan has it, for a service that is alone.
+fn plain(service: &Service) -> Run {
+    let literal = |text: &String| text.replace("$(", "$$(");
+    let told = |name: &String| !service.engine_socket || !OF_AN_ENGINE.contains(&name.as_str());
+    let env = service.environment.iter().filter(|(name, _)| told(name)).map(|(name, value)| json!({ "name": name, "value": literal(value) }));
+    Run { command: None, args: service.command.iter().map(literal).collect(), env: env.collect() }
+}
+
+/// As the plan has it for each member: what differs is filled in by the pod.
+fn filled(unit: &Unit<'_>) -> Result<Run> {
+    if unit.first.is_none() {
+        return Ok(plain(unit.one()));
+    }
+    let mut env =
+        vec![json!({ "name": "POD_NAME", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } })];
+    let names = unit.names();
+    let mut counted = String::new();
+    for name in unit.one().environment.keys() {
+        let values: Vec<&str> = unit
+            .services
+            .iter()
+            .map(|s| s.environment.get(name).map(String::as_str).unwrap_or_default())
+            .collect();
+        match text(&names, name, &values)? {
+            Text::Plain(value) => env.push(json!({ "name": name, "value": value })),
+            Text::Counted(value) => counted += &format!("export {name}=\"{value}\"\n"),
+        }
+    }
+    let mut args = Vec::new();
+    for place in 0..unit.one().command.len() {
+        let values: Vec<&str> = unit
+            .services
+            .iter()
+            .map(|s| s.command.get(place).map(String::as_str).unwrap_or_default())
+            .collect();
+        match text(&names, "its command", &values)? {
+            Text::Plain(value) => args.push(value),
+            Text::Counted(_) => bail!("{}: its command differs by more than names: {values:?}", unit.name),
+        }
+    }
+    if counted.is_empty() {
+        return Ok(Run { command: None, args, env });
+    }
+    let script = format!("{}\n{counted}exec \"$@\"\n", counting(unit.first.unwrap_or_default()));
+    // Not by way of the image's entry point: what the plan names is there in either source, and each has another one.
+    let command = ["bash", "-ec", &script, "bash"].map(str::to_owned).to_vec();
+    Ok(Run { command: Some(command), args, env })
+}
+
+fn probe(unit: &Unit<'_>, health: &Health) -> Result<Value> {
+    let names = unit.names();
+    let mut command = Vec::new();
+    let mut counted = false;
+    for place in 0..health.command.len() {
+        let values: Vec<&str> = unit
+            .services
+            .iter()
+            .filter_map(|s| Some(s.health.as_ref()?.command.get(place)?.as_str()))
+            .collect();
+        command.push(match text(&names, "its health command", &values)? {
+            // Kubernetes fills nothing in here, so the shell does.
+            Text::Plain(value) if value.contains("$(POD_NAME)") => {
+                counted = true;
+                format!("\"{}\"", value.replace("$(POD_NAME)", "$POD_NAME"))
+            }
+            Text::Plain(value) => {
+                let value = value.replace("$$(", "$(");
+                if unit.first.is_some() { format!("'{}'", value.replace('\'', "'\\''")) } else { value }
+            }
+            Text::Counted(value) => {
+                counted = true;
+                format!("\"{value}\"")
+            }
+        });
+    }
+    if unit.first.is_some() {
+        let before = if counted { format!("{}; ", counting(unit.first.unwrap_or_default())) } else { String::new() };
+        command = vec!["bash".to_owned(), "-c".to_owned(), format!("{before}exec {}", command.join(" "))];
+    }
+    Ok(json!({
+        "exec": { "command": command },
+        "periodSeconds": health.interval,
+        "timeoutSeconds": health.timeout,
+    }))
+}
+
+fn ports(service: &Service) -> Value {
+    service.ports.iter().map(|port| json!({ "name": port.name, "containerPort": port.container })).collect()
+}
+
+fn container(
+    body: &Body<'_>,
+    service: &Service,
+    name: String,
+    ports: Value,
+    run: Run,
+    mounts: Vec<Value>,
+) -> Value {
+    let image = &body.file.images[&service.image];
+    let mut container = Map::from_iter([
+        ("name".to_owned(), json!(name)),
+        ("image".to_owned(), json!(body.image(&service.image))),
+        ("resources".to_owned(), memory(service.memory)),
+        ("securityContext".to_owned(), confined(image.read_only)),
+        ("volumeMounts".to_owned(), json!(mounts)),
+    ]);
+    let mut put = |key: &str, value: Value| {
+        container.insert(key.to_owned(), value);
+    };
+    if let Some(command) = run.command {
+        put("command", json!(command));
+    }
+    if !run.args.is_empty() {
+        put("args", json!(run.args));
+    }
+    if !run.env.is_empty() {
+        put("env", json!(run.env));
+    }
+    if ports.as_array().is_some_and(|ports| !ports.is_empty()) {
+        put("ports", ports);
+    }
+    if let Some(folder) = &service.working_dir {
+        put("workingDir", json!(folder));
+    }
+    Value::Object(container)
+}
+
+fn memory(bytes: u64) -> Value {
+    let memory = format!("{}Mi", bytes >> 20);
+    json!({ "requests": { "memory": memory }, "limits": { "memory": memory } })
+}
+
+fn confined(read_only: bool) -> Value {
+    json!({
+        "allowPrivilegeEscalation": false,
+        "capabilities": { "drop": ["ALL"] },
+        "readOnlyRootFilesystem": read_only,
+    })
+}
+
+fn user(body: &Body<'_>, service: &Service) -> u32 {
+    body.file.images[&service.image].user.unwrap_or(OWN_USER)
+}
+
+/// The volumes of a service in a unit's pods, and what it mounts.
+fn mounts(body: &Body<'_>, unit: &Unit<'_>, service: &Service) -> (Vec<Value>, Vec<Value>) {
+    let (mut volumes, mut mounts) = files::volumes(body.inputs, service);
+    volumes.push(json!({ "name": "tmp", "emptyDir": {} }));
+    mounts.push(json!({ "name": "tmp", "mountPath": "/tmp" }));
+    for addon in &service.addons {
+        mounts.push(
+            json!({ "name": format!("addon-{}", addon.name), "mountPath": addon.path, "readOnly": true }),
+        );
+    }
+    let prefix = body.plan.instance.volume(None, "");
+    let own = body.plan.instance.volume(Some(&service.name), "");
+    let within: BTreeMap<String, bool> = shared(body.file, body.plan, unit.one()).into_iter().collect();
+    for volume in &service.volumes {
+        let name = volume.name.strip_prefix(&own).or_else(|| volume.name.strip_prefix(&prefix));
+        let name = name.unwrap_or(&volume.name);
+        mounts.push(json!({ "name": name, "mountPath": volume.path, "readOnly": volume.read_only }));
+        if volume.name.starts_with(&own) {
+            // Its claim is the workload's.
+            continue;
+        }
+        volumes.push(if *within.get(name).unwrap_or(&true) {
+            json!({ "name": name, "emptyDir": {} })
+        } else {
+            json!({ "name": name, "persistentVolumeClaim": { "claimName": name } })
+        });
+    }
+    (volumes, mounts)
+}
+
+/// An add-on lies in an image of its own: it is copied to where the container looks for it.
+fn addon_copied(body: &Body<'_>, name: &str) -> Value {
+    let recipe = body.file.addons[name].recipe.as_ref().map_or(name, |recipe| recipe.get_ref());
+    let volume = format!("addon-{name}");
+    json!({
+        "name": volume,
+        "image": body.own_image(recipe),
+        "command": ["cp", "-r", format!("/addons/{name}/."), "/addon"],
+        "resources": memory(64 << 20),
+        "securityContext": confined(true),
+        "volumeMounts": [{ "name": volume, "mountPath": "/addon" }],
+    })
+}
+
+/// Waits for what must answer first: without it a pod would fail, and Kubernetes try again ever more seldom.
+fn waiting(body: &Body<'_>, unit: &Unit<'_>) -> Option<Value> {
+    let port = |service: &Service| {
+        let name = match &service.ready {
+            Ready::Tcp { port } | Ready::Kafka { port } | Ready::Http { port, .. } => port.as_str(),
+            Ready::SparkWorker { .. } => "ui",
+            Ready::Completed => return None,
+        };
+        service.ports.iter().find(|port| port.name == name).map(|port| port.container)
+    };
+    let addresses = unit.waits.iter().filter_map(|s| Some(format!("{}:{}", s.name, port(s)?)));
+    let addresses: Vec<String> = addresses.collect();
+    if addresses.is_empty() {
+        return None;
+    }
+    let mut args = vec!["-c".to_owned(), WAIT.to_owned(), "bash".to_owned()];
+    args.extend(addresses);
+    Some(json!({
+        "name": "wait",
+        "image": body.own_image("streamlab"),
+        "command": ["bash"],
+        "args": args,
+        "resources": memory(32 << 20),
+        "securityContext": confined(true),
+    }))
+}
+
+impl Body<'_> {
+    /// The public image by digest, or one that is built here.
+    fn image(&self, name: &str) -> String {
+        let image = &self.file.images[name];
+        let upstream = image.upstream.as_ref().filter(|_| self.source == Source::Upstream);
+        let pinned = upstream.and_then(|r| Some(format!("{r}@{}", self.inputs.digests.get(r)?)));
+        pinned
+            .unwrap_or_else(|| self.own_image(image.recipe.as_ref().map_or(name, |recipe| recipe.get_ref())))
+    }
+
+    /// `kustomize edit set image streamlab/NAME=…` says in which registry it is.
+    fn own_image(&self, recipe: &str) -> String {
+        format!("streamlab/{recipe}:{}", env!("CARGO_PKG_VERSION"))
+    }
+}

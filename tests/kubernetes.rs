@@ -1,0 +1,239 @@
+//! Kubernetes' body on a real API server: every manifest of every lab is taken, the controllers make pods that are what the plan says,
+//! and mistakes are refused. Nobody runs the pods here.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use streamlab::engine::recipe_images;
+use streamlab::probes::{Answer, eventually};
+use streamlab::topology::{Instance, LabFile, Plan, Ready, Service};
+use support::{engine_with, root, text};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const EVERY: Duration = Duration::from_millis(200);
+const NAME: &str = "app.kubernetes.io/name";
+
+/// A control plane in a container.
+struct Cluster {
+    container: String,
+    file: LabFile,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["rm", "--force", "--volumes", &self.container]).output();
+    }
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let (project, engine) = engine_with(&["kubernetes"]).await;
+        let images = recipe_images(&project, &engine.arch).unwrap();
+        let image = images.into_iter().find(|image| image.name == "kubernetes").unwrap().reference;
+        let container = format!("streamlab-kubernetes-{}", uuid::Uuid::new_v4().simple());
+        let deploy = format!("{}:/deploy:ro", root().join("deploy").display());
+        let mut run = Command::new("docker");
+        run.args(["run", "--detach", "--name", &container, "--memory", "2g", "--volume", &deploy, &image]);
+        let started = run.output().unwrap();
+        let cluster = Self { container, file: project.file };
+        assert!(started.status.success(), "{}", text(&started));
+        let answers = eventually("the API server answers", PATIENCE, EVERY, || async {
+            let asked = cluster.kubectl(&["get", "serviceaccount", "default"], "");
+            Ok(if asked.status.success() { Answer::Is(()) } else { Answer::NotYet(text(&asked)) })
+        });
+        answers.await.unwrap();
+        cluster
+    }
+
+    fn kubectl(&self, arguments: &[&str], input: &str) -> Output {
+        let mut command = Command::new("docker");
+        command.args(["exec", "--interactive", &self.container, "kubectl"]).args(arguments);
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().unwrap();
+        // It may have ended already.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+
+    /// Taken without a word of warning.
+    fn takes(&self, arguments: &[&str], input: &str) {
+        let taken = self.kubectl(&[&["apply", "--validate=strict"], arguments].concat(), input);
+        assert!(taken.status.success() && taken.stderr.is_empty(), "{arguments:?}: {}", text(&taken));
+    }
+
+    fn get(&self, kind: &str, namespace: &str) -> Vec<Value> {
+        let got = self.kubectl(&["get", kind, "--namespace", namespace, "--output", "json"], "");
+        assert!(got.status.success(), "{}", text(&got));
+        let mut list: Value = serde_json::from_slice(&got.stdout).unwrap();
+        serde_json::from_value(list["items"].take()).unwrap()
+    }
+
+    /// Waits until there are as many pods as the objects that make them want; gives them.
+    async fn pods(&self, namespace: &str) -> Vec<Value> {
+        let pods = eventually(&format!("the pods of {namespace}"), PATIENCE, EVERY, || async {
+            let wanted: i64 = ["statefulsets", "deployments"]
+                .iter()
+                .flat_map(|kind| self.get(kind, namespace))
+                .map(|object| object["spec"]["replicas"].as_i64().unwrap())
+                .sum();
+            let wanted = usize::try_from(wanted).unwrap() + self.get("jobs", namespace).len();
+            let pods = self.get("pods", namespace);
+            let said = format!("{} of {wanted}", pods.len());
+            Ok(if pods.len() == wanted { Answer::Is(pods) } else { Answer::NotYet(said) })
+        });
+        pods.await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn every_lab_is_taken_and_its_pods_are_what_the_plan_says() {
+    let cluster = Cluster::start().await;
+    for lab in cluster.file.labs_in_order() {
+        let (folder, namespace) = (format!("/deploy/kubernetes/{lab}"), format!("streamlab-{lab}"));
+        cluster.takes(&["--filename", &format!("{folder}/base/namespace.yaml")], "");
+        for overlay in cluster.file.overlays.keys() {
+            cluster.takes(&["--dry-run=server", "--kustomize", &format!("{folder}/overlays/{overlay}")], "");
+        }
+        cluster.takes(&["--kustomize", &format!("{folder}/base")], "");
+        let pods = cluster.pods(&namespace).await;
+        let plan = cluster.file.plan(lab, Instance::documented()).unwrap();
+        let mut seen = 0;
+        for service in &plan.services {
+            let spec = &cluster.file.services[&service.group];
+            let writes = plan.services.iter().any(|other| {
+                plan.file_writers_for(other).iter().any(|writer| writer.name == service.name)
+            });
+            let is_of = |pod: &&Value| {
+                pod["metadata"]["name"] == service.name.as_str() || pod["metadata"]["labels"][NAME] == service.name.as_str()
+            };
+            let found = pods.iter().find(is_of);
+            assert_eq!(found.is_none(), writes || spec.not_on_kubernetes.is_some(), "{lab}: {}", service.name);
+            if let Some(pod) = found {
+                is_as_planned(service, pod);
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, pods.len(), "{lab}");
+        addresses_are_known(&cluster, &namespace, &plan);
+        // What is taken once is taken again, and nothing of it is another.
+        let again = cluster.kubectl(&["diff", "--kustomize", &format!("{folder}/base")], "");
+        assert!(again.status.success(), "{}", text(&again));
+    }
+}
+
+fn is_as_planned(service: &Service, pod: &Value) {
+    let name = &service.name;
+    let container = &pod["spec"]["containers"][0];
+    let list = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let pod_name = pod["metadata"]["name"].as_str().unwrap();
+    let filled = |text: &str| text.replace("$(POD_NAME)", pod_name).replace("$$(", "$(");
+    let args: Vec<String> = list(&container["args"]).iter().map(|text| filled(text)).collect();
+    assert_eq!(args, service.command, "{name}");
+    let mut environment: BTreeMap<String, String> = container["env"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some((entry["name"].as_str()?.to_owned(), filled(entry["value"].as_str()?))))
+        .collect();
+    // What a shell sets before it hands over, as it sets it.
+    if let Some(script) = list(&container["command"]).get(2) {
+        let set = Command::new("bash").args(["-ec", script, "bash", "env"]).env_clear().env("POD_NAME", pod_name);
+        let path = std::env::var("PATH").unwrap();
+        let said = set.env("PATH", path).output().unwrap();
+        let lines = String::from_utf8(said.stdout).unwrap();
+        let pairs = lines.lines().filter_map(|line| line.split_once('='));
+        environment.extend(pairs.filter(|(key, _)| service.environment.contains_key(*key)).map(|(k, v)| (k.to_owned(), v.to_owned())));
+    }
+    environment.remove("POD_NAME");
+    let mut planned = service.environment.clone();
+    if service.engine_socket {
+        planned.retain(|variable, _| !["NETWORK", "CONTAINER_NAME"].contains(&variable.as_str()));
+    }
+    assert_eq!(environment, planned, "{name}");
+    assert_eq!(container["resources"]["limits"]["memory"], format!("{}Mi", service.memory >> 20), "{name}");
+    let ports: BTreeSet<i64> =
+        container["ports"].as_array().into_iter().flatten().map(|port| port["containerPort"].as_i64().unwrap()).collect();
+    assert_eq!(ports, service.ports.iter().map(|port| i64::from(port.container)).collect(), "{name}");
+    let mounted: BTreeSet<&str> =
+        container["volumeMounts"].as_array().into_iter().flatten().filter_map(|mount| mount["mountPath"].as_str()).collect();
+    let files = service.files.iter().map(|mount| mount.path.as_str());
+    let volumes = service.volumes.iter().map(|volume| volume.path.as_str());
+    let wanted: BTreeSet<&str> =
+        files.chain(volumes).chain(service.addons.iter().map(|addon| addon.path.as_str())).chain(["/tmp"]).collect();
+    assert!(mounted.is_superset(&wanted), "{name}: {mounted:?}");
+    let asked = list(&container["readinessProbe"]["exec"]["command"]);
+    match &service.health {
+        Some(health) if pod_name == service.name => {
+            // In a group a shell fills in what differs.
+            let script = asked[2].replacen("exec ", "printf '%s\n' ", 1);
+            let said = Command::new("bash").args(["-ec", &script]).env("POD_NAME", pod_name).output().unwrap();
+            let said = String::from_utf8(said.stdout).unwrap();
+            if asked[1] == "-c" {
+                assert_eq!(said.lines().collect::<Vec<_>>(), health.command, "{name}");
+            } else {
+                assert_eq!(asked, health.command, "{name}");
+            }
+        }
+        Some(health) => assert_eq!(asked, health.command, "{name}"),
+        None => assert!(asked.is_empty() && service.ready == Ready::Completed, "{name}"),
+    }
+}
+
+/// Every name and port that settings speak of is a service of the cluster.
+fn addresses_are_known(cluster: &Cluster, namespace: &str, plan: &Plan) {
+    let services = cluster.get("services", namespace);
+    let known: BTreeMap<&str, BTreeSet<i64>> = services
+        .iter()
+        .map(|service| {
+            let ports = service["spec"]["ports"].as_array().unwrap().iter().map(|port| port["port"].as_i64().unwrap());
+            (service["metadata"]["name"].as_str().unwrap(), ports.collect())
+        })
+        .collect();
+    for service in plan.services.iter().filter(|s| !s.ports.is_empty()) {
+        let ports = known.get(service.name.as_str()).unwrap_or_else(|| panic!("no service {}", service.name));
+        assert!(service.ports.iter().all(|port| ports.contains(&i64::from(port.container))), "{}", service.name);
+    }
+}
+
+#[tokio::test]
+async fn mistakes_are_refused() {
+    let cluster = Cluster::start().await;
+    let folder = "/deploy/kubernetes/events/base";
+    let whole = text(&cluster.kubectl(&["kustomize", folder], ""));
+    cluster.takes(&["--filename", &format!("{folder}/namespace.yaml")], "");
+    for (from, to, why) in [
+        ("  replicas: 1\n", "  replica: 1\n", "unknown field \"spec.replica\""),
+        ("containerPort: 9092\n", "containerPort: 99092\n", "must be between 1 and 65535"),
+        ("  replicas: 1\n", "  replicas: one\n", "replicas"),
+        ("  serviceName: kafka\n", "  serviceName: kafka\n  serviceName: kafka\n", "already set in map"),
+        ("restartPolicy: OnFailure\n", "restartPolicy: Always\n", "Unsupported value: \"Always\""),
+        ("storage: 2Gi\n", "storage: two\n", "quantities must match"),
+    ] {
+        assert!(whole.contains(from), "nothing to replace: {from}");
+        let refused = cluster.kubectl(
+            &["apply", "--validate=strict", "--dry-run=server", "--filename", "-"],
+            &whole.replacen(from, to, 1),
+        );
+        assert!(!refused.status.success() && text(&refused).contains(why), "{to}: {}", text(&refused));
+    }
+    // A pod that wants more than it needs is made by nobody: the namespace forbids it.
+    let planted = whole.replace("allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true");
+    let warned = cluster.kubectl(&["apply", "--filename", "-"], &planted);
+    assert!(text(&warned).contains("would violate PodSecurity \"restricted"), "{}", text(&warned));
+    let said = eventually("the controllers say why there are no pods", PATIENCE, EVERY, || async {
+        let events = cluster.get("events", "streamlab-events");
+        let forbidden = |event: &&Value| event["message"].as_str().is_some_and(|m| m.contains("violates PodSecurity"));
+        let kinds: BTreeSet<String> = events.iter().filter(forbidden).map(|e| e["involvedObject"]["kind"].to_string()).collect();
+        Ok(if kinds.len() == 3 { Answer::Is(()) } else { Answer::NotYet(format!("{kinds:?}")) })
+    });
+    said.await.unwrap();
+    assert_eq!(cluster.get("pods", "streamlab-events").len(), 0);
+}
