@@ -231,6 +231,7 @@ impl Opened {
         let narrow = "document.documentElement.scrollWidth <= 360";
         self.until(narrow, "true").await.with_context(|| format!("the page {name}"))?;
         self.screen(1280, 900).await?;
+        self.says("changing = false").await?;
         Ok(())
     }
 }

@@ -13,13 +13,22 @@ use crate::browser::Chromium;
 use crate::console::console;
 use crate::drawn::token;
 use crate::lab::Lab;
-use crate::trial::{Chapter, Check, PATIENCE, Trial};
+use crate::trial::{Chapter, Check, Kind, PATIENCE, Trial};
 
 /// It raises no alert that another trial would take for its own.
 const FAULT: &str = "registry-slow";
 
 pub(crate) fn trials(chapter: &Chapter<'_>) -> Vec<Trial> {
-    chapter.flow("console-faults", Check::plain(|lab| Box::pin(by_buttons(lab)))).into_iter().collect()
+    let trial = chapter.flow("console-faults", Check::plain(|lab| Box::pin(by_buttons(lab))));
+    trial.map(|trial| alone(chapter, trial)).into_iter().collect()
+}
+
+/// Its button puts everything right, also what another trial has broken.
+fn alone(chapter: &Chapter<'_>, mut trial: Trial) -> Trial {
+    if let Kind::Fault(holds) = &mut trial.kind {
+        holds.breaks = chapter.plan.services.iter().map(|service| service.name.clone()).collect();
+    }
+    trial
 }
 
 async fn by_buttons(lab: Arc<Lab>) -> Result<String> {
