@@ -45,10 +45,22 @@ impl Cluster {
         assert!(started.status.success(), "{}", text(&started));
         let answers = eventually("the API server answers", PATIENCE, EVERY, || async {
             let asked = cluster.kubectl(&["get", "serviceaccount", "default"], "");
-            Ok(if asked.status.success() { Answer::Is(()) } else { Answer::NotYet(text(&asked)) })
+            let said = text(&asked);
+            Ok(match asked.status.success() {
+                true => Answer::Is(()),
+                false if said.contains("is not running") => {
+                    Answer::Never(anyhow::anyhow!("{}", cluster.log()))
+                }
+                false => Answer::NotYet(said),
+            })
         });
         answers.await.unwrap();
         cluster
+    }
+
+    /// The last that it said.
+    fn log(&self) -> String {
+        text(&Command::new("docker").args(["logs", "--tail", "20", &self.container]).output().unwrap())
     }
 
     fn kubectl(&self, arguments: &[&str], input: &str) -> Output {
@@ -76,7 +88,8 @@ impl Cluster {
 
     /// Waits until there are as many pods as the objects that make them want; gives them.
     async fn pods(&self, namespace: &str) -> Vec<Value> {
-        let pods = eventually(&format!("the pods of {namespace}"), PATIENCE, EVERY, || async {
+        let what = format!("the pods of {namespace}");
+        let pods = eventually(&what, PATIENCE, EVERY, || async {
             let wanted: i64 = ["statefulsets", "deployments"]
                 .iter()
                 .flat_map(|kind| self.get(kind, namespace))
@@ -106,14 +119,21 @@ async fn every_lab_is_taken_and_its_pods_are_what_the_plan_says() {
         let mut seen = 0;
         for service in &plan.services {
             let spec = &cluster.file.services[&service.group];
-            let writes = plan.services.iter().any(|other| {
-                plan.file_writers_for(other).iter().any(|writer| writer.name == service.name)
-            });
+            let writes = plan
+                .services
+                .iter()
+                .any(|other| plan.file_writers_for(other).iter().any(|writer| writer.name == service.name));
             let is_of = |pod: &&Value| {
-                pod["metadata"]["name"] == service.name.as_str() || pod["metadata"]["labels"][NAME] == service.name.as_str()
+                pod["metadata"]["name"] == service.name.as_str()
+                    || pod["metadata"]["labels"][NAME] == service.name.as_str()
             };
             let found = pods.iter().find(is_of);
-            assert_eq!(found.is_none(), writes || spec.not_on_kubernetes.is_some(), "{lab}: {}", service.name);
+            assert_eq!(
+                found.is_none(),
+                writes || spec.not_on_kubernetes.is_some(),
+                "{lab}: {}",
+                service.name
+            );
             if let Some(pod) = found {
                 is_as_planned(service, pod);
                 seen += 1;
@@ -145,12 +165,16 @@ fn is_as_planned(service: &Service, pod: &Value) {
         .collect();
     // What a shell sets before it hands over, as it sets it.
     if let Some(script) = list(&container["command"]).get(2) {
-        let set = Command::new("bash").args(["-ec", script, "bash", "env"]).env_clear().env("POD_NAME", pod_name);
-        let path = std::env::var("PATH").unwrap();
-        let said = set.env("PATH", path).output().unwrap();
+        let mut set = Command::new("bash");
+        set.args(["-ec", script, "bash", "env"]).env_clear().env("POD_NAME", pod_name);
+        let said = set.env("PATH", std::env::var("PATH").unwrap()).output().unwrap();
         let lines = String::from_utf8(said.stdout).unwrap();
         let pairs = lines.lines().filter_map(|line| line.split_once('='));
-        environment.extend(pairs.filter(|(key, _)| service.environment.contains_key(*key)).map(|(k, v)| (k.to_owned(), v.to_owned())));
+        environment.extend(
+            pairs
+                .filter(|(key, _)| service.environment.contains_key(*key))
+                .map(|(k, v)| (k.to_owned(), v.to_owned())),
+        );
     }
     environment.remove("POD_NAME");
     let mut planned = service.environment.clone();
@@ -158,23 +182,41 @@ fn is_as_planned(service: &Service, pod: &Value) {
         planned.retain(|variable, _| !["NETWORK", "CONTAINER_NAME"].contains(&variable.as_str()));
     }
     assert_eq!(environment, planned, "{name}");
-    assert_eq!(container["resources"]["limits"]["memory"], format!("{}Mi", service.memory >> 20), "{name}");
-    let ports: BTreeSet<i64> =
-        container["ports"].as_array().into_iter().flatten().map(|port| port["containerPort"].as_i64().unwrap()).collect();
+    let memory = container["resources"]["limits"]["memory"].as_str().unwrap();
+    // The API server writes 1024Mi as 1Gi.
+    let mebibytes = memory.strip_suffix("Gi").map_or_else(
+        || memory.strip_suffix("Mi").unwrap().parse::<u64>().unwrap(),
+        |gibibytes| gibibytes.parse::<u64>().unwrap() << 10,
+    );
+    assert_eq!(mebibytes, service.memory >> 20, "{name}");
+    let ports: BTreeSet<i64> = container["ports"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|port| port["containerPort"].as_i64().unwrap())
+        .collect();
     assert_eq!(ports, service.ports.iter().map(|port| i64::from(port.container)).collect(), "{name}");
-    let mounted: BTreeSet<&str> =
-        container["volumeMounts"].as_array().into_iter().flatten().filter_map(|mount| mount["mountPath"].as_str()).collect();
+    let mounted: BTreeSet<&str> = container["volumeMounts"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|mount| mount["mountPath"].as_str())
+        .collect();
     let files = service.files.iter().map(|mount| mount.path.as_str());
     let volumes = service.volumes.iter().map(|volume| volume.path.as_str());
-    let wanted: BTreeSet<&str> =
-        files.chain(volumes).chain(service.addons.iter().map(|addon| addon.path.as_str())).chain(["/tmp"]).collect();
+    let wanted: BTreeSet<&str> = files
+        .chain(volumes)
+        .chain(service.addons.iter().map(|addon| addon.path.as_str()))
+        .chain(["/tmp"])
+        .collect();
     assert!(mounted.is_superset(&wanted), "{name}: {mounted:?}");
     let asked = list(&container["readinessProbe"]["exec"]["command"]);
     match &service.health {
         Some(health) if pod_name == service.name => {
             // In a group a shell fills in what differs.
             let script = asked[2].replacen("exec ", "printf '%s\n' ", 1);
-            let said = Command::new("bash").args(["-ec", &script]).env("POD_NAME", pod_name).output().unwrap();
+            let said =
+                Command::new("bash").args(["-ec", &script]).env("POD_NAME", pod_name).output().unwrap();
             let said = String::from_utf8(said.stdout).unwrap();
             if asked[1] == "-c" {
                 assert_eq!(said.lines().collect::<Vec<_>>(), health.command, "{name}");
@@ -193,13 +235,21 @@ fn addresses_are_known(cluster: &Cluster, namespace: &str, plan: &Plan) {
     let known: BTreeMap<&str, BTreeSet<i64>> = services
         .iter()
         .map(|service| {
-            let ports = service["spec"]["ports"].as_array().unwrap().iter().map(|port| port["port"].as_i64().unwrap());
+            let ports = service["spec"]["ports"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|port| port["port"].as_i64().unwrap());
             (service["metadata"]["name"].as_str().unwrap(), ports.collect())
         })
         .collect();
     for service in plan.services.iter().filter(|s| !s.ports.is_empty()) {
         let ports = known.get(service.name.as_str()).unwrap_or_else(|| panic!("no service {}", service.name));
-        assert!(service.ports.iter().all(|port| ports.contains(&i64::from(port.container))), "{}", service.name);
+        assert!(
+            service.ports.iter().all(|port| ports.contains(&i64::from(port.container))),
+            "{}",
+            service.name
+        );
     }
 }
 
@@ -213,8 +263,7 @@ async fn mistakes_are_refused() {
         ("  replicas: 1\n", "  replica: 1\n", "unknown field \"spec.replica\""),
         ("containerPort: 9092\n", "containerPort: 99092\n", "must be between 1 and 65535"),
         ("  replicas: 1\n", "  replicas: one\n", "replicas"),
-        ("  serviceName: kafka\n", "  serviceName: kafka\n  serviceName: kafka\n", "already set in map"),
-        ("restartPolicy: OnFailure\n", "restartPolicy: Always\n", "Unsupported value: \"Always\""),
+        ("restartPolicy: OnFailure\n", "restartPolicy: Always\n", "valid values: \"OnFailure\", \"Never\""),
         ("storage: 2Gi\n", "storage: two\n", "quantities must match"),
     ] {
         assert!(whole.contains(from), "nothing to replace: {from}");
@@ -230,8 +279,10 @@ async fn mistakes_are_refused() {
     assert!(text(&warned).contains("would violate PodSecurity \"restricted"), "{}", text(&warned));
     let said = eventually("the controllers say why there are no pods", PATIENCE, EVERY, || async {
         let events = cluster.get("events", "streamlab-events");
-        let forbidden = |event: &&Value| event["message"].as_str().is_some_and(|m| m.contains("violates PodSecurity"));
-        let kinds: BTreeSet<String> = events.iter().filter(forbidden).map(|e| e["involvedObject"]["kind"].to_string()).collect();
+        let forbidden =
+            |event: &&Value| event["message"].as_str().is_some_and(|m| m.contains("violates PodSecurity"));
+        let kinds: BTreeSet<String> =
+            events.iter().filter(forbidden).map(|e| e["involvedObject"]["kind"].to_string()).collect();
         Ok(if kinds.len() == 3 { Answer::Is(()) } else { Answer::NotYet(format!("{kinds:?}")) })
     });
     said.await.unwrap();

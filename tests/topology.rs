@@ -34,6 +34,38 @@ fn rendered_pages_have_not_drifted() {
     }
 }
 
+/// Kubernetes counts the members of a group, so their names and settings must be countable.
+#[rstest]
+#[case::names(
+    "name = \"kafka-broker-3\", node = 6",
+    "name = \"kafka-broker-7\", node = 6",
+    "kafka-broker-3 was expected next"
+)]
+#[case::no_numbers(
+    "name = \"kafka-broker-1\", node = 4",
+    "name = \"kafka-broker\", node = 4",
+    "must end with its number"
+)]
+#[case::settings(
+    "node = 6, host = { host = 49092 }",
+    "node = 6, host = { host = 49093 }",
+    "is not evenly spaced"
+)]
+fn a_group_that_cannot_be_counted_is_refused(#[case] from: &str, #[case] to: &str, #[case] why: &str) {
+    let mut project = Project::open(Some(&support::root().join("lab.toml")), PathBuf::new()).unwrap();
+    let inputs = project.render_inputs().unwrap();
+    let text = definition();
+    assert!(text.contains(from), "nothing to replace: {from}");
+    // Commands, faults and pages name the old name: what is asked here is what the group itself is worth.
+    let new = to.split('"').nth(1).filter(|_| to.starts_with("name"));
+    let old = from.split('"').nth(1).filter(|_| from.starts_with("name"));
+    let text = text.replacen(from, to, 1);
+    let text = old.zip(new).map_or(text.clone(), |(old, new)| text.replace(old, new));
+    project.file = LabFile::parse(&text).unwrap_or_else(|e| panic!("{e:?}"));
+    let error = pages(&project.file, &inputs).unwrap_err().to_string();
+    assert!(error.contains(why), "{error}");
+}
+
 #[test]
 fn every_upstream_image_is_pinned_and_every_pin_is_used() {
     let pinned: BTreeSet<String> = lock_entries(support::root()).unwrap().into_keys().collect();

@@ -111,12 +111,22 @@ mod tests {
         ["$HOME `a` \"b\" \\ 1", "$HOME `a` \"b\" \\ 2", "$HOME `a` \"b\" \\ 3", "$HOME `a` \"b\" \\ 4", "$HOME `a` \"b\" \\ 5"],
     )]
     fn numbers_are_counted_on(#[case] values: [&str; 3], #[case] wanted: [&str; 5]) {
-        let Text::Counted(text) = super::text(&NAMES, "it", &values).unwrap() else { panic!("it is the same everywhere") };
+        let Text::Counted(text) = super::text(&NAMES, "it", &values).unwrap() else {
+            panic!("it is the same everywhere")
+        };
         for (number, wanted) in (1..).zip(wanted) {
             let script = format!("{}; printf %s \"{text}\"", counting(1));
-            let said = Command::new("bash").args(["-ec", &script]).env("POD_NAME", format!("broker-{number}")).output();
+            let said = Command::new("bash")
+                .args(["-ec", &script])
+                .env("POD_NAME", format!("broker-{number}"))
+                .output();
             let said = said.unwrap();
-            assert_eq!(String::from_utf8_lossy(&said.stdout), wanted, "{}", String::from_utf8_lossy(&said.stderr));
+            assert_eq!(
+                String::from_utf8_lossy(&said.stdout),
+                wanted,
+                "{}",
+                String::from_utf8_lossy(&said.stderr)
+            );
         }
     }
 
@@ -126,6 +136,9 @@ mod tests {
     #[case::steps(["1", "2", "4"], "is not evenly spaced")]
     fn what_cannot_be_counted_is_said(#[case] values: [&str; 3], #[case] why: &str) {
         let error = super::text(&NAMES, "its port", &values).unwrap_err().to_string();
-        assert!(error.starts_with("its port of broker-1, broker-2, broker-3") && error.contains(why), "{error}");
+        assert!(
+            error.starts_with("its port of broker-1, broker-2, broker-3") && error.contains(why),
+            "{error}"
+        );
     }
 }

@@ -114,3 +114,14 @@ fn port_in(url: &str) -> Option<u16> {
     let host = rest.split('/').next()?;
     host.rsplit_once(':')?.1.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_found_whole_and_with_its_port() {
+        let text = "http://kafka:9092,my-kafka:1,kafka-broker:2,x.kafka:3 kafka:29092/a kafka 9093 kafka:";
+        assert_eq!(ports_after(text, "kafka").collect::<Vec<_>>(), [9092, 29092]);
+    }
+}

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::members::{Text, counting, text};
 use super::units::Unit;
 use super::{Body, NAME, files};
-use crate::topology::{Health, LabFile, Plan, Ready, Service, Source};
+use crate::topology::{Health, LabFile, Plan, Ready, Service, Source, VolumeSpec};
 
 /// Seconds between SIGTERM and SIGKILL. On one machine everything stops together and nobody waits; here a broker hands its partitions over.
 const GRACE: u32 = 60;
@@ -87,14 +87,18 @@ pub(super) fn shared_claims(body: &Body<'_>, units: &[Unit<'_>]) -> Vec<Value> {
 
 /// The shared volumes of a service, and whether only what its own pods run before it writes there.
 fn shared(file: &LabFile, plan: &Plan, service: &Service) -> Vec<(String, bool)> {
-    let spec = &file.services[&service.group];
-    let prefix = plan.instance.volume(None, "");
-    let names = service.volumes.iter().filter_map(|v| v.name.strip_prefix(&prefix));
-    let names = names.filter(|name| spec.volumes.iter().any(|v| v.shared && v.name == *name));
     let writers = plan.file_writers_for(service);
-    let within =
-        |name: &str| writers.iter().any(|w| w.volumes.iter().any(|v| v.name == format!("{prefix}{name}")));
-    names.map(|name| (name.to_owned(), within(name))).collect()
+    let within = |name: &str| writers.iter().any(|w| w.volumes.iter().any(|v| v.name == name));
+    let names = service.volumes.iter().filter_map(|volume| {
+        let named = written(file, service, &volume.path)?;
+        named.shared.then(|| (named.name.clone(), within(&volume.name)))
+    });
+    names.collect()
+}
+
+/// A volume as the definition has it: an engine's name does not say whose it is.
+fn written<'a>(file: &'a LabFile, service: &Service, path: &str) -> Option<&'a VolumeSpec> {
+    file.services[&service.group].volumes.iter().find(|volume| volume.path == path)
 }
 
 /// At most one of a quorum's or a log's members may be taken away at a time.
@@ -131,8 +135,7 @@ fn pod(body: &Body<'_>, unit: &Unit<'_>) -> Result<Value> {
     }
     let (own, mounts) = mounts(body, unit, unit.one());
     add(own);
-    let mut main =
-        container(body, unit.one(), unit.name.clone(), ports(unit.one()), filled(unit)?, mounts);
+    let mut main = container(body, unit.one(), unit.name.clone(), ports(unit.one()), filled(unit)?, mounts);
     if let Some(health) = &unit.one().health {
         let question = probe(unit, health)?;
         let with = |more: Value| {
@@ -184,7 +187,11 @@ struct Run {
 fn plain(service: &Service) -> Run {
     let literal = |text: &String| text.replace("$(", "$$(");
     let told = |name: &String| !service.engine_socket || !OF_AN_ENGINE.contains(&name.as_str());
-    let env = service.environment.iter().filter(|(name, _)| told(name)).map(|(name, value)| json!({ "name": name, "value": literal(value) }));
+    let env = service
+        .environment
+        .iter()
+        .filter(|(name, _)| told(name))
+        .map(|(name, value)| json!({ "name": name, "value": literal(value) }));
     Run { command: None, args: service.command.iter().map(literal).collect(), env: env.collect() }
 }
 
@@ -256,7 +263,8 @@ fn probe(unit: &Unit<'_>, health: &Health) -> Result<Value> {
         });
     }
     if unit.first.is_some() {
-        let before = if counted { format!("{}; ", counting(unit.first.unwrap_or_default())) } else { String::new() };
+        let before =
+            if counted { format!("{}; ", counting(unit.first.unwrap_or_default())) } else { String::new() };
         command = vec!["bash".to_owned(), "-c".to_owned(), format!("{before}exec {}", command.join(" "))];
     }
     Ok(json!({
@@ -334,22 +342,19 @@ fn mounts(body: &Body<'_>, unit: &Unit<'_>, service: &Service) -> (Vec<Value>, V
             json!({ "name": format!("addon-{}", addon.name), "mountPath": addon.path, "readOnly": true }),
         );
     }
-    let prefix = body.plan.instance.volume(None, "");
-    let own = body.plan.instance.volume(Some(&service.name), "");
     let within: BTreeMap<String, bool> = shared(body.file, body.plan, unit.one()).into_iter().collect();
     for volume in &service.volumes {
-        let name = volume.name.strip_prefix(&own).or_else(|| volume.name.strip_prefix(&prefix));
-        let name = name.unwrap_or(&volume.name);
+        let Some(named) = written(body.file, service, &volume.path) else { continue };
+        let name = &named.name;
         mounts.push(json!({ "name": name, "mountPath": volume.path, "readOnly": volume.read_only }));
-        if volume.name.starts_with(&own) {
-            // Its claim is the workload's.
-            continue;
+        // A claim of its own is the workload's.
+        if named.shared {
+            volumes.push(if *within.get(name).unwrap_or(&true) {
+                json!({ "name": name, "emptyDir": {} })
+            } else {
+                json!({ "name": name, "persistentVolumeClaim": { "claimName": name } })
+            });
         }
-        volumes.push(if *within.get(name).unwrap_or(&true) {
-            json!({ "name": name, "emptyDir": {} })
-        } else {
-            json!({ "name": name, "persistentVolumeClaim": { "claimName": name } })
-        });
     }
     (volumes, mounts)
 }

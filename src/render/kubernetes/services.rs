@@ -6,8 +6,8 @@ use super::NAME;
 use super::units::Unit;
 use crate::topology::Service;
 
-/// Where people on the cluster's network find Grafana, as the seed has it.
-const GRAFANA: (&str, u16) = ("grafana", 30300);
+/// It is at a port of every node, as the seed has it; the cluster chooses which, so that labs can be beside each other.
+const AT_NODES: &str = "grafana";
 
 /// The services of all units that have ports.
 pub(super) fn services(units: &[Unit<'_>]) -> Vec<Value> {
@@ -20,9 +20,8 @@ fn of(unit: &Unit<'_>) -> Vec<Value> {
         if unit.one().ports.is_empty() {
             return Vec::new();
         }
-        if unit.name == GRAFANA.0 {
+        if unit.name == AT_NODES {
             spec["type"] = json!("NodePort");
-            spec["ports"][0]["nodePort"] = json!(GRAFANA.1);
         } else if unit.keeps() {
             alone(&mut spec);
         }
