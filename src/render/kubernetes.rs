@@ -70,13 +70,18 @@ pub(super) fn pages(file: &LabFile, inputs: &Inputs, plans: &[Plan]) -> Result<B
             pages.insert(format!("{folder}/{path}"), text);
         }
         for name in configured {
+            // Labs share them.
+            let kustomized = format!("{FOLDER}/files/{name}/kustomization.yaml");
+            if pages.contains_key(&kustomized) {
+                continue;
+            }
             let maps = files::config_maps(inputs, &name);
             let kustomization = json!({
                 "apiVersion": "kustomize.config.k8s.io/v1beta1",
                 "kind": "Kustomization",
                 "resources": ["files.yaml"],
             });
-            pages.insert(format!("{FOLDER}/files/{name}/kustomization.yaml"), yaml(&[kustomization])?);
+            pages.insert(kustomized, yaml(&[kustomization])?);
             pages.insert(format!("{FOLDER}/files/{name}/files.yaml"), yaml(&maps)?);
         }
     }
