@@ -249,6 +249,48 @@ async fn the_front_hands_on_what_is_meant_for_it_and_lets_no_other_page_in() {
     assert_eq!(large.status(), StatusCode::PAYLOAD_TOO_LARGE);
 }
 
+/// What a connection is answered to these bytes, after which nothing more is sent.
+fn said(service: &Service, bytes: &[u8]) -> String {
+    let address = service.url.strip_prefix("http://").unwrap();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut first = [0; 64];
+    let read = stream.read(&mut first).unwrap();
+    String::from_utf8_lossy(&first[..read]).into_owned()
+}
+
+#[tokio::test]
+async fn a_front_waits_for_nobody_for_long_and_keeps_little_of_many() {
+    let to = open_to_all().await;
+    let given = [("TO", to.as_str()), ("PUBLISHED_PORT", "59093"), ("INSIDE", "front:9093")];
+    let front = Service::start("front", &given);
+    let never = b"POST /a HTTP/1.1\r\nHost: localhost:59093\r\nContent-Length: 10\r\n\r\n";
+    assert!(said(&front, never).starts_with("HTTP/1.1 408"));
+    assert!(said(&front, b"OPTIONS * HTTP/1.1\r\nHost: localhost:59093\r\n\r\n").starts_with("HTTP/1.1 400"));
+    let endless =
+        [b"GET /a HTTP/1.1\r\nHost: localhost:59093\r\nX: ".as_slice(), &[b'x'; 200 << 10]].concat();
+    assert!(said(&front, &endless).starts_with("HTTP/1.1 431"));
+    // Nearly whole bodies of two hundred: fifty megabytes, if they were all kept.
+    let head = b"POST /a HTTP/1.1\r\nHost: localhost:59093\r\nContent-Length: 262000\r\n\r\n";
+    let nearly = [head.as_slice(), &[b'x'; 261_000]].concat();
+    let address = front.url.strip_prefix("http://").unwrap();
+    let open: Vec<_> = (0..200)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            stream.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
+            // What is not taken yet is not sent.
+            let _ = stream.write_all(&nearly);
+            stream
+        })
+        .collect();
+    let answer = http().get(format!("{}/a", front.url)).header("host", "localhost:59093").timeout(PATIENCE);
+    assert_eq!(answer.send().await.unwrap().status(), StatusCode::CONFLICT);
+    drop(open);
+    let megabytes = front.peak_memory() >> 20;
+    assert!(megabytes < 56, "{megabytes} MB");
+}
+
 #[tokio::test]
 async fn a_front_says_who_does_not_answer() {
     let given = [("TO", "127.0.0.1:1"), ("PUBLISHED_PORT", "59093"), ("INSIDE", "front:9093")];

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use streamlab_records::text::visible;
 
 use super::alertmanager::Alert;
 use super::prometheus::PendingAlert;
@@ -30,7 +31,10 @@ pub struct KnownAlert {
 }
 
 /// Alertmanager says what is passed on and what is held back; what only Prometheus knows is pending, or on its way.
-pub fn known(of_prometheus: &[PendingAlert], passed_on: &[Alert]) -> Vec<KnownAlert> {
+/// `passed_on` is none where Alertmanager does not answer.
+pub fn known(of_prometheus: &[PendingAlert], passed_on: Option<&[Alert]>) -> Vec<KnownAlert> {
+    let asked = passed_on.is_some();
+    let passed_on = passed_on.unwrap_or_default();
     let mut all: Vec<KnownAlert> = passed_on
         .iter()
         .map(|a| {
@@ -48,8 +52,11 @@ pub fn known(of_prometheus: &[PendingAlert], passed_on: &[Alert]) -> Vec<KnownAl
             .iter()
             .any(|a| pending.labels.iter().all(|(name, value)| a.labels.get(name) == Some(value)));
         if !there {
-            let state =
-                if pending.state == "pending" { "pending" } else { "firing, not yet at Alertmanager" };
+            let state = match (pending.state == "pending", asked) {
+                (true, _) => "pending",
+                (false, true) => "firing, not yet at Alertmanager",
+                (false, false) => "firing; Alertmanager does not say whether it is held back",
+            };
             all.push(alert(&pending.labels, &pending.annotations, state, &pending.active_at));
         }
     }
@@ -60,7 +67,8 @@ pub fn known(of_prometheus: &[PendingAlert], passed_on: &[Alert]) -> Vec<KnownAl
 type Texts = BTreeMap<String, String>;
 
 fn alert(labels: &Texts, annotations: &Texts, state: &str, since: &str) -> KnownAlert {
-    let of = |texts: &Texts, name: &str| texts.get(name).cloned().unwrap_or_default();
+    // Anybody may post an alert: a terminal obeys nothing of it.
+    let of = |texts: &Texts, name: &str| texts.get(name).map(|text| visible(text)).unwrap_or_default();
     KnownAlert {
         alert: of(labels, "alertname"),
         severity: of(labels, "severity"),
@@ -98,7 +106,7 @@ mod tests {
             pending("E", "firing")
         ]))
         .unwrap();
-        let mut found: Vec<_> = known(&of_prometheus, &passed_on)
+        let mut found: Vec<_> = known(&of_prometheus, Some(&passed_on))
             .into_iter()
             .map(|r| format!("{}: {}", r.alert, r.state))
             .collect();

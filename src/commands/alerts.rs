@@ -27,11 +27,16 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
     let prometheus = Prometheus::new(url("prometheus")?);
     let alertmanager = Alertmanager::new(url("alertmanager-front")?);
     let (known, passed_on) = tokio::join!(prometheus.alerts(), alertmanager.alerts());
-    let missing = [("Prometheus", known.as_ref().err()), ("Alertmanager", passed_on.as_ref().err())];
+    // Alertmanager is asked by way of its front: which of both does not answer, the error tells.
+    let refused = |error: &anyhow::Error| {
+        error.chain().any(|why| why.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect))
+    };
+    let gone = if passed_on.as_ref().is_err_and(refused) { "alertmanager-front" } else { "alertmanager" };
+    let missing = [("prometheus", known.as_ref().err()), (gone, passed_on.as_ref().err())];
     for (name, error) in missing.iter().filter_map(|(name, error)| Some((name, (*error)?))) {
         eprintln!(
             "{name} does not answer, and what it knows is missing here: {error:#}\n  ./lab restart {}{}",
-            name.to_lowercase(),
+            name,
             context.option()
         );
     }
@@ -39,7 +44,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
         bail!("neither answers.\n  See ./lab status{}", context.option());
     }
     let partly = missing.iter().any(|(_, error)| error.is_some());
-    let rows = alerts::known(&known.unwrap_or_default(), &passed_on.unwrap_or_default());
+    let rows = alerts::known(&known.unwrap_or_default(), passed_on.ok().as_deref());
     if args.json {
         say!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(());

@@ -5,12 +5,16 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 
 /// Where a page says that it is one.
 const TOKEN: HeaderName = HeaderName::from_static("x-streamlab-token");
+
+const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// By these it is decided.
+const DECIDES: [HeaderName; 4] = [header::HOST, header::ORIGIN, SITE, TOKEN];
 
 /// Who is answered, and what each answer says to browsers.
 pub(super) struct Guard {
@@ -35,11 +39,21 @@ impl Guard {
     }
 
     /// Why a request is not answered, before anything is done for it.
-    fn refusal(&self, method: &Method, headers: &HeaderMap) -> Option<(StatusCode, String)> {
+    fn refusal(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<(StatusCode, String)> {
+        // What is there twice or is no text could be read in another way by somebody else.
+        for name in DECIDES {
+            let mut values = headers.get_all(&name).iter();
+            let readable = values.next().is_none_or(|value| value.to_str().is_ok());
+            if !readable || values.next().is_some() {
+                return Some((StatusCode::BAD_REQUEST, format!("the header {name} is not one text")));
+            }
+        }
         let header = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         // A name that somebody else has given this machine's address to is not ours: DNS rebinding.
         let host = header(header::HOST).unwrap_or_default().to_ascii_lowercase();
-        if !self.hosts.contains(&host) {
+        let named_otherwise =
+            uri.authority().is_some_and(|named| !named.as_str().eq_ignore_ascii_case(&host));
+        if !self.hosts.contains(&host) || named_otherwise {
             let own = self.hosts.first().map(String::as_str).unwrap_or_default();
             return Some((StatusCode::MISDIRECTED_REQUEST, format!("this is http://{own} only")));
         }
@@ -50,11 +64,12 @@ impl Guard {
             return of_somebody_else();
         }
         // Other ports of this machine are `same-site`: they are others all the same.
-        let site = header(HeaderName::from_static("sec-fetch-site"));
+        let site = header(SITE).map(str::to_ascii_lowercase);
         let followed_a_link = *method == Method::GET
             && header(HeaderName::from_static("sec-fetch-mode")) == Some("navigate")
             && header(HeaderName::from_static("sec-fetch-dest")) == Some("document");
-        if matches!(site, Some("cross-site" | "same-site")) && !followed_a_link {
+        let own = matches!(site.as_deref(), None | Some("same-origin" | "none"));
+        if !own && !followed_a_link {
             return of_somebody_else();
         }
         let token = self.token.as_deref().filter(|_| !matches!(*method, Method::GET | Method::HEAD))?;
@@ -68,7 +83,7 @@ impl Guard {
 }
 
 async fn guard(State(own): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    let mut response = match own.refusal(request.method(), request.headers()) {
+    let mut response = match own.refusal(request.method(), request.uri(), request.headers()) {
         Some((status, why)) => (status, format!("{why}\n")).into_response(),
         None => next.run(request).await,
     };
@@ -104,7 +119,8 @@ mod tests {
             headers.insert(*name, HeaderValue::from_str(value).unwrap());
         }
         for method in [Method::POST, Method::DELETE] {
-            let status = open.refusal(&method, &headers).map(|(status, _)| status.as_u16());
+            let status =
+                open.refusal(&method, &Uri::from_static("/"), &headers).map(|(status, _)| status.as_u16());
             assert_eq!(status, refused, "{method}");
         }
     }
@@ -126,7 +142,41 @@ mod tests {
         for (name, value) in sent {
             headers.insert(*name, HeaderValue::from_str(value).unwrap());
         }
-        let status = own().refusal(&Method::POST, &headers).map(|(status, _)| status.as_u16());
+        let status =
+            own().refusal(&Method::POST, &Uri::from_static("/"), &headers).map(|(status, _)| status.as_u16());
+        assert_eq!(status, refused);
+    }
+
+    #[rstest]
+    #[case::hosts("host", &["localhost:8080", "evil.example"], 400)]
+    #[case::origins("origin", &["http://localhost:8080", "http://evil.example"], 400)]
+    #[case::no_text("origin", &["http://\u{e9}vil.example"], 400)]
+    #[case::a_site_in_other_letters("sec-fetch-site", &["Cross-Site"], 403)]
+    #[case::a_site_that_nobody_knows("sec-fetch-site", &["elsewhere"], 403)]
+    fn what_could_be_read_in_two_ways_is_refused(
+        #[case] name: &'static str,
+        #[case] values: &[&str],
+        #[case] refused: u16,
+    ) {
+        let mut headers = HeaderMap::new();
+        headers.insert("host", HeaderValue::from_static("localhost:8080"));
+        headers.remove(name);
+        for value in values {
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        let status =
+            own().refusal(&Method::GET, &Uri::from_static("/"), &headers).map(|(status, _)| status.as_u16());
+        assert_eq!(status, Some(refused));
+    }
+
+    #[rstest]
+    #[case("http://localhost:8080/topics", None)]
+    #[case("http://evil.example/topics", Some(421))]
+    fn an_address_in_the_request_is_the_hosts(#[case] uri: &'static str, #[case] refused: Option<u16>) {
+        let mut headers = HeaderMap::new();
+        headers.insert("host", HeaderValue::from_static("localhost:8080"));
+        let status =
+            own().refusal(&Method::GET, &Uri::from_static(uri), &headers).map(|(status, _)| status.as_u16());
         assert_eq!(status, refused);
     }
 
@@ -158,7 +208,8 @@ mod tests {
         for (name, value) in sent {
             headers.insert(*name, HeaderValue::from_str(value).unwrap());
         }
-        let status = own.refusal(&Method::GET, &headers).map(|(status, _)| status.as_u16());
+        let status =
+            own.refusal(&Method::GET, &Uri::from_static("/"), &headers).map(|(status, _)| status.as_u16());
         assert_eq!(status, refused);
     }
 }

@@ -31,6 +31,9 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 /// How long a connection may be open without a whole question.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Bytes of a question without its body, and of what is read ahead: a service has little memory, and anybody may ask.
+const LARGEST_HEAD: usize = 64 << 10;
+
 /// Upper bounds of a histogram, in seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Buckets(pub &'static [f64]);
@@ -167,7 +170,7 @@ async fn serve_patiently(
     patience: Duration,
 ) {
     let mut server = auto::Builder::new(TokioExecutor::new()).http1_only();
-    server.http1().timer(TokioTimer::new()).header_read_timeout(patience);
+    server.http1().timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(LARGEST_HEAD);
     let connections = GracefulShutdown::new();
     let stopped = async {
         // An error is a sender that is gone: nobody can tell us to end any more.

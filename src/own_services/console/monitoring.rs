@@ -1,6 +1,7 @@
 //! What Prometheus and Alertmanager know: what fires, and which services answer. And the only thing that a console changes: silences.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash as _, Hasher as _};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -44,7 +45,11 @@ impl Monitored {
     pub(super) fn mark(&self) -> String {
         let alerts = self.alerts.iter().map(|a| format!("{}|{}|{}", a.alert, a.since, a.state));
         let down = self.up.iter().filter(|(_, up)| !**up).map(|(service, _)| format!("down|{service}"));
-        alerts.chain(down).chain(self.problems.iter().cloned()).collect::<Vec<_>>().join("\n")
+        let whole = alerts.chain(down).chain(self.problems.iter().cloned()).collect::<Vec<_>>();
+        // Names of alerts are anybody's: in a page they could become others than in the news.
+        let mut hash = std::hash::DefaultHasher::new();
+        whole.hash(&mut hash);
+        format!("{:x}", hash.finish())
     }
 }
 
@@ -79,15 +84,12 @@ impl Monitoring {
             or_problem(why);
             Default::default()
         });
-        let passed_on = passed_on.unwrap_or_else(|why| {
-            or_problem(why);
-            Vec::new()
-        });
+        let passed_on = passed_on.map_err(or_problem).ok();
         let up = samples.into_iter().filter_map(|sample| {
             let service = sample.labels.get("instance")?.clone();
             Some((service, sample.value > 0.0))
         });
-        Monitored { alerts: known(&pending, &passed_on), up: up.collect(), problems }
+        Monitored { alerts: known(&pending, passed_on.as_deref()), up: up.collect(), problems }
     }
 
     /// Holds back every alert of a name; gives the silence's id.

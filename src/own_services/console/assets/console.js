@@ -200,12 +200,18 @@ if (button) {
 
 channel.addEventListener("message", (event) => show(event.data));
 
-// Held until this page goes: then another page of this browser listens.
-navigator.locks.request("streamlab-news", () => new Promise(() => {
-  const stream = new EventSource("/api/stream");
-  stream.addEventListener("message", (event) => {
-    const news = JSON.parse(event.data);
-    channel.postMessage(news);
-    show(news);
-  });
-}));
+// Held until this page goes: then another page of this browser listens. A stream that is refused is asked for again, by whoever waits.
+function listen() {
+  navigator.locks.request("streamlab-news", () => new Promise((done) => {
+    const stream = new EventSource("/api/stream");
+    stream.addEventListener("message", (event) => {
+      const news = JSON.parse(event.data);
+      channel.postMessage(news);
+      show(news);
+    });
+    stream.addEventListener("error", () => {
+      if (stream.readyState === EventSource.CLOSED) setTimeout(done, 5000);
+    });
+  })).then(listen);
+}
+listen();
