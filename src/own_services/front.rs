@@ -21,13 +21,13 @@ use super::metrics::serve;
 use crate::clients::plain;
 
 /// Bytes that a request may bring: a silence has some hundred.
-const BODY: usize = 256 << 10;
+const BODY: usize = 64 << 10;
 /// How long one may take to arrive.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(5);
 /// How long Alertmanager may take; its profiles of half a minute among it.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Bodies that arrive at once, and requests that are handed on at once: the others wait, where they take no memory.
-const ARRIVING: usize = 64;
+const ARRIVING: usize = 16;
 const AT_ONCE: usize = 16;
 
 static HEADERS: [(HeaderName, &str); 5] = [
