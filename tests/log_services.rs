@@ -14,6 +14,7 @@ use std::process::Command;
 
 use rstest::rstest;
 use serde_json::{Value, json};
+use streamlab::clients::elasticsearch::{Elasticsearch, Refused};
 use streamlab::clients::http;
 use streamlab::probes::{Answer, eventually};
 use support::root;
@@ -220,4 +221,39 @@ async fn an_index_that_takes_nothing_holds_lines_back_and_loses_none() {
     assert_eq!(logging.documents().await.unwrap().len(), 100);
     block(Value::Null).await;
     logging.until(200).await;
+}
+
+/// An index whose time is not asked for is not looked into: then the answer is a good one, of which a part has failed.
+#[tokio::test]
+async fn a_query_that_makes_no_sense_is_refused_also_beside_old_indices() {
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    let elasticsearch = elasticsearch(&format!("logs-{id}"), &format!("elasticsearch-{id}")).await;
+    let url = url(&elasticsearch).await;
+    let now = time::OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339).unwrap();
+    for (day, at) in [("2020.01.01", "2020-01-01T00:00:00Z"), ("2026.11.30", now.as_str())] {
+        let document = json!({ "@timestamp": at, "message": "one" });
+        let index = format!("{url}/kafka-logs-filebeat-{day}/_create/1?refresh=true");
+        ask(http().put(index).json(&document)).await;
+    }
+    let client = Elasticsearch::new(url);
+    let asked = |query: &str| {
+        json!({
+            "size": 10,
+            "sort": [{ "@timestamp": "desc" }],
+            "query": { "bool": { "filter": [
+                { "range": { "@timestamp": { "gte": "now-15m" } } },
+                { "query_string": { "query": query } },
+            ] } },
+        })
+    };
+    let found = client.search("kafka-logs-filebeat-*", &asked("message:one")).await.unwrap();
+    assert_eq!(found["hits"]["hits"].as_array().unwrap().len(), 1);
+    let wrong = asked("level:(");
+    for refused in [
+        client.search("kafka-logs-filebeat-*", &wrong).await,
+        client.search_within("kafka-logs-filebeat-*", &wrong, 1 << 20).await,
+    ] {
+        let why = refused.unwrap_err();
+        assert!(why.is::<Refused>() && why.to_string().contains("Failed to parse query"), "{why:#}");
+    }
 }

@@ -52,6 +52,9 @@ impl Elasticsearch {
     /// A search of every shard: what is there of some is no answer.
     async fn searched(&self, path: &str, question: &Value) -> Result<Value> {
         let answer = self.done(Method::POST, path, Some(question)).await?;
+        if let Some(refused) = refused_by_shards(&answer) {
+            bail!(refused);
+        }
         if answer["timed_out"] == true || answer["_shards"]["failed"] != 0 {
             bail!("not every shard answered: {}", answer["_shards"]);
         }
@@ -240,7 +243,10 @@ impl Elasticsearch {
             }
             _ if status.is_success() && found["_shards"]["failed"] == 0 => Ok(Some(found)),
             StatusCode::BAD_REQUEST => bail!(Refused(reason(&found))),
-            _ => bail!("Elasticsearch answers {status}: {}", reason(&found)),
+            _ => match refused_by_shards(&found) {
+                Some(refused) => bail!(refused),
+                None => bail!("Elasticsearch answers {status}: {}", reason(&found)),
+            },
         }
     }
 
@@ -328,6 +334,15 @@ fn document(hit: &Value) -> Document {
 }
 
 /// What Elasticsearch says of an error: its type and reason, or all of it.
+/// Why a question makes no sense to the shards that looked. Those in whose time it does not ask need not look and count as having
+/// answered, so that the answer as a whole is a good one.
+fn refused_by_shards(answer: &Value) -> Option<Refused> {
+    let failures = answer["_shards"]["failures"].as_array()?;
+    let first = &failures.first()?["reason"];
+    let senseless = failures.iter().all(|failure| failure["reason"]["type"] == "query_shard_exception");
+    senseless.then(|| Refused(first["reason"].as_str().unwrap_or_default().to_owned()))
+}
+
 fn reason(answer: &Value) -> String {
     let root = answer["error"]["root_cause"].get(0).unwrap_or(&answer["error"]);
     match (root["type"].as_str(), root["reason"].as_str()) {
