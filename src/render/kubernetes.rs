@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use self::units::Unit;
 use super::Inputs;
-use crate::topology::{LabFile, Plan, Source};
+use crate::topology::{LabFile, Plan};
 
 /// The folder of all that is rendered here.
 pub const FOLDER: &str = "deploy/kubernetes";
@@ -30,7 +30,6 @@ struct Body<'a> {
     file: &'a LabFile,
     inputs: &'a Inputs,
     plan: &'a Plan,
-    source: Source,
 }
 
 /// Every file of every lab: path → text.
@@ -40,7 +39,7 @@ struct Body<'a> {
 pub(super) fn pages(file: &LabFile, inputs: &Inputs, plans: &[Plan]) -> Result<BTreeMap<String, String>> {
     let mut pages = BTreeMap::new();
     for plan in plans {
-        let body = Body { file, inputs, plan, source: Source::Upstream };
+        let body = Body { file, inputs, plan };
         let units = units::of(file, plan)?;
         let folder = format!("{FOLDER}/{}", plan.lab);
         let configured = files::folders(inputs, &units);

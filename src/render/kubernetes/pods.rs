@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::members::{Text, counting, text};
 use super::units::Unit;
 use super::{Body, NAME, files};
-use crate::topology::{Health, LabFile, Plan, Ready, Service, Source, VolumeSpec};
+use crate::topology::{Health, LabFile, Plan, Ready, Service, VolumeSpec};
 
 /// Seconds between SIGTERM and SIGKILL. On one machine everything stops together and nobody waits; here a broker hands its partitions over.
 const GRACE: u32 = 60;
@@ -404,8 +404,8 @@ impl Body<'_> {
     /// The public image by digest, or one that is built here.
     fn image(&self, name: &str) -> String {
         let image = &self.file.images[name];
-        let upstream = image.upstream.as_ref().filter(|_| self.source == Source::Upstream);
-        let pinned = upstream.and_then(|r| Some(format!("{r}@{}", self.inputs.digests.get(r)?)));
+        let pinned =
+            image.upstream.as_ref().and_then(|r| Some(format!("{r}@{}", self.inputs.digests.get(r)?)));
         pinned
             .unwrap_or_else(|| self.own_image(image.recipe.as_ref().map_or(name, |recipe| recipe.get_ref())))
     }
