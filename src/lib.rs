@@ -3,7 +3,7 @@
 //! For tests of your own: [`Lab::start`] brings a lab up, gives its addresses, and removes it when it is dropped.
 //!
 //! Rooms, in the direction of their dependencies: [`commands`] and the container entry points → [`engine`] → [`clients`],
-//! [`probes`]; [`own_services`] → [`clients`], [`probes`]; [`bundle`] → [`lock`] and plain HTTP of [`clients`]. Every room may
+//! [`probes`]; [`own_services`] → [`clients`], [`probes`]; `cluster` → [`probes`], and the words in which [`engine`] tells of a start; [`bundle`] → [`lock`] and plain HTTP of [`clients`]. Every room may
 //! use the pure ones, which do no I/O: [`topology`], [`lock`], [`render`]. [`project`] and [`dashboards`] read the
 //! checkout's files.
 
@@ -14,6 +14,7 @@ macro_rules! say {
 
 pub mod bundle;
 pub mod clients;
+mod cluster;
 pub mod commands;
 pub mod dashboards;
 pub mod engine;

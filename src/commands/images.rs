@@ -8,11 +8,11 @@ use clap::Subcommand;
 use super::context::Context;
 use super::images_lock;
 use super::progress::progress;
-use crate::engine::{BuiltImage, Engine, Event, RecipeImage, build_images, recipe_images};
+use crate::engine::{BuiltImage, Engine, Event, InRegistry, RecipeImage, build_images, in_registry, recipe_images};
 use crate::project::Project;
 use crate::render::image_variable;
 use crate::signals::{Interrupted, watch_signals};
-use crate::topology::{Instance, Source};
+use crate::topology::Instance;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -137,32 +137,28 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<()> {
 
 /// Pushes, and says how a cluster gets to know of it.
 async fn push(project: &Project, engine: &Engine, registry: &str, lab: Option<&str>) -> Result<()> {
-    let registry = registry.trim_end_matches('/');
-    let plan = Source::Local.part_of(&project.file, &project.plan(lab, Instance::documented())?)?;
-    let recipes = recipe_images(project, &engine.arch)?;
-    let wanted = engine.recipes_of(project, &plan, Source::Local);
-    let mut images: Vec<(String, String)> = Vec::new();
-    for recipe in recipes.iter().filter(|recipe| wanted.contains(&recipe.name)) {
-        if engine.image_id(&recipe.reference).await?.is_none() {
-            bail!("image {} is missing.\n  Build it: ./lab images build {}", recipe.name, recipe.name);
+    let plan = project.plan(lab, Instance::documented())?;
+    let images = in_registry(project, &engine.arch, &plan, registry)?;
+    let mut missing = Vec::new();
+    for InRegistry { image, .. } in &images {
+        if engine.image_id(&image.reference).await?.is_none() {
+            missing.push(image.name.as_str());
         }
-        let there = format!("{registry}/{}:{}", recipe.name, env!("CARGO_PKG_VERSION"));
-        engine.push(&recipe.reference, &there).await?;
+    }
+    if !missing.is_empty() {
+        let missing = missing.join(" ");
+        bail!("images are missing: {missing}\n  Build them: ./lab images build {missing}");
+    }
+    for InRegistry { image, there, .. } in &images {
+        engine.push(&image.reference, there).await?;
         say!("pushed {there}");
-        images.push((format!("streamlab/{}", recipe.name), there));
     }
-    let of_services = plan.services.iter().map(|service| &project.file.images[&service.image]);
-    for image in of_services {
-        let (Some(upstream), Some(recipe)) = (&image.upstream, &image.recipe) else { continue };
-        let name = upstream.rsplit_once(':').map_or(upstream.as_str(), |(name, _)| name).to_owned();
-        let there = format!("{registry}/{}:{}", recipe.get_ref(), env!("CARGO_PKG_VERSION"));
-        if !images.iter().any(|(known, _)| *known == name) {
-            images.push((name, there));
-        }
-    }
-    say!("\nin the folder of an overlay, deploy/kubernetes/{}/overlays/NAME:", plan.lab);
-    let set: Vec<String> = images.iter().map(|(name, there)| format!("  {name}={there}")).collect();
-    say!("kustomize edit set image \\\n{}", set.join(" \\\n"));
+    say!("\n./lab kube up --lab {} --registry {registry} takes them from there. Without it,", plan.lab);
+    say!("in the folder of an overlay, deploy/kubernetes/{}/overlays/NAME:", plan.lab);
+    let set = images
+        .iter()
+        .flat_map(|image| image.stands_for.iter().map(move |name| format!("  {name}={}", image.there)));
+    say!("kustomize edit set image \\\n{}", set.collect::<Vec<_>>().join(" \\\n"));
     Ok(())
 }
 

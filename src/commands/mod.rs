@@ -16,6 +16,7 @@ mod env;
 mod fault;
 mod images;
 mod images_lock;
+mod kube;
 mod live;
 mod logs;
 mod produce;
@@ -88,6 +89,9 @@ enum Command {
     /// A lab in one file: make it, unpack it, offer it to a classroom.
     #[command(subcommand)]
     Bundle(bundle::Bundle),
+    /// A lab on Kubernetes: put it there, look at it, remove it.
+    #[command(subcommand)]
+    Kube(kube::Kube),
     /// Addresses of a running lab, for other programs.
     Env(env::Args),
     /// What this machine has, what a lab needs, and how to mend what is missing.
@@ -146,6 +150,7 @@ impl Cli {
                 Command::Consume(kind) => consume::run(&context, kind).await,
                 Command::Images(args) => images::run(&context, args).await,
                 Command::Bundle(bundle) => bundle::run(&context, bundle).await,
+                Command::Kube(command) => kube::run(&context, command).await,
                 Command::Env(args) => env::run(&context, args).await,
                 Command::Doctor(args) => doctor::run(&context, args).await,
                 Command::Bench(bench) => bench::run(&context, bench).await,

@@ -39,6 +39,7 @@ pub use lab::{Lab, LabBuilder};
 pub use lock::{InstanceLock, cache_dir, state_dir};
 pub use ports::{TakenPort, free_offset, taken_ports};
 pub use pull::{PullEvent, Pulled};
+pub use push::{InRegistry, in_registry};
 pub use recipe::{RecipeImage, recipe_images};
 pub use request::closed_files;
 pub use session::{Event, Prepared, Session, default_offset, prepare, same_definition, start};

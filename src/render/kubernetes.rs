@@ -21,9 +21,9 @@ use crate::topology::{LabFile, Plan};
 /// The folder of all that is rendered here.
 pub const FOLDER: &str = "deploy/kubernetes";
 /// Whose pods these are.
-const PART_OF: &str = "app.kubernetes.io/part-of";
-/// The service, or the group of services that are alike.
-const NAME: &str = "app.kubernetes.io/name";
+pub const PART_OF: &str = "app.kubernetes.io/part-of";
+/// The label of the service, or of the group of services that are alike.
+pub const NAME: &str = "app.kubernetes.io/name";
 
 /// A lab, about to be written for Kubernetes.
 struct Body<'a> {
@@ -87,9 +87,19 @@ pub(super) fn pages(file: &LabFile, inputs: &Inputs, plans: &[Plan]) -> Result<B
     Ok(pages)
 }
 
+/// The namespace in which a lab is.
+pub fn namespace_of(lab: &str) -> String {
+    format!("streamlab-{lab}")
+}
+
+/// What the manifests call an image that is built here.
+pub fn own_image(recipe: &str) -> String {
+    format!("streamlab/{recipe}")
+}
+
 impl Body<'_> {
     fn namespace_name(&self) -> String {
-        format!("streamlab-{}", self.plan.lab)
+        namespace_of(&self.plan.lab)
     }
 
     /// Pods that may do more than they need are refused by the cluster itself.

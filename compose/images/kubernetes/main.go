@@ -1,4 +1,4 @@
-// Kubernetes' programs as one: which of them it is, it is told by the name that it is called by.
+// Kubernetes' programs and its name server as one: which of them it is, it is told by the name that it is called by.
 package main
 
 import (
@@ -7,6 +7,10 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/coredns/coredns/coremain"
+	_ "github.com/coredns/coredns/plugin/cache"
+	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/kubernetes"
 	"github.com/spf13/cobra"
 	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/logs/json/register"
@@ -20,13 +24,18 @@ import (
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
-var programs = map[string]func() *cobra.Command{
-	"kube-apiserver":          apiserver.NewAPIServerCommand,
-	"kube-controller-manager": controllers.NewControllerManagerCommand,
-	"kube-proxy":              proxy.NewProxyCommand,
-	"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
-	"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) },
-	"kubectl":                 func() *cobra.Command { return kubectl.NewDefaultKubectlCommand() },
+var programs = map[string]func() int{
+	"coredns":                 func() int { coremain.Run(); return 0 },
+	"kube-apiserver":          command(apiserver.NewAPIServerCommand),
+	"kube-controller-manager": command(controllers.NewControllerManagerCommand),
+	"kube-proxy":              command(proxy.NewProxyCommand),
+	"kube-scheduler":          command(func() *cobra.Command { return scheduler.NewSchedulerCommand() }),
+	"kubelet":                 command(func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) }),
+	"kubectl":                 command(func() *cobra.Command { return kubectl.NewDefaultKubectlCommand() }),
+}
+
+func command(make func() *cobra.Command) func() int {
+	return func() int { return cli.Run(make()) }
 }
 
 func main() {
@@ -36,5 +45,5 @@ func main() {
 		fmt.Fprintf(os.Stderr, "%s is none of Kubernetes' programs\n", name)
 		os.Exit(2)
 	}
-	os.Exit(cli.Run(program()))
+	os.Exit(program())
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use super::pods::answers_at;
 use super::units::Unit;
 use super::{Body, NAME};
 use crate::topology::Service;
@@ -77,7 +78,7 @@ pub(super) fn policies(body: &Body<'_>, units: &[Unit<'_>]) -> Vec<Value> {
 fn named(unit: &Unit<'_>, other: &Unit<'_>) -> BTreeSet<u16> {
     let services = other.services.iter().chain(&other.before).copied();
     let waits = other.waits.iter().filter(|w| unit.services.iter().any(|s| s.name == w.name));
-    let awaited = waits.flat_map(|w| w.ports.iter().map(|port| port.container));
+    let awaited = waits.filter_map(|service| answers_at(service));
     let texts = services.flat_map(texts);
     let found = texts.flat_map(|text| unit.services.iter().flat_map(move |s| ports_after(text, &s.name)));
     let known: BTreeSet<u16> = unit.one().ports.iter().map(|port| port.container).collect();

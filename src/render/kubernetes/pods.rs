@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::members::{Text, counting, text};
 use super::units::Unit;
-use super::{Body, NAME, files};
+use super::{Body, NAME, files, own_image};
 use crate::topology::{Health, LabFile, Plan, Ready, Service, VolumeSpec};
 
 /// Seconds between SIGTERM and SIGKILL. On one machine everything stops together and nobody waits; here a broker hands its partitions over.
@@ -22,9 +22,9 @@ const TRIES: u32 = 10;
 /// What a service that asks an engine is told about it.
 const OF_AN_ENGINE: [&str; 2] = ["NETWORK", "CONTAINER_NAME"];
 
-/// Waits until each address, `HOST:PORT`, takes a connection. Only bash asks.
-const WAIT: &str =
-    "for at in \"$@\"; do until (: <>\"/dev/tcp/${at%:*}/${at##*:}\") 2>/dev/null; do sleep 1; done; done";
+/// Waits until each address, `HOST:PORT`, takes a connection. Only bash asks. A container's first process that says nothing of SIGTERM does
+/// not hear it.
+const WAIT: &str = "trap exit TERM; for at in \"$@\"; do until (: <>\"/dev/tcp/${at%:*}/${at##*:}\") 2>/dev/null; do sleep 1; done; done";
 
 /// The object that makes a unit's pods.
 pub(super) fn workload(body: &Body<'_>, unit: &Unit<'_>) -> Result<Value> {
@@ -120,7 +120,7 @@ fn pod(body: &Body<'_>, unit: &Unit<'_>) -> Result<Value> {
         }
     };
     let mut before = Vec::new();
-    if let Some(wait) = waiting(body, unit) {
+    if let Some(wait) = waiting(unit) {
         before.push(wait);
     }
     for addon in &unit.one().addons {
@@ -365,7 +365,7 @@ fn addon_copied(body: &Body<'_>, name: &str) -> Value {
     let volume = format!("addon-{name}");
     json!({
         "name": volume,
-        "image": body.own_image(recipe),
+        "image": tagged(recipe),
         "command": ["cp", "-r", format!("/addons/{name}/."), "/addon"],
         "resources": memory(64 << 20),
         "securityContext": confined(true),
@@ -374,16 +374,8 @@ fn addon_copied(body: &Body<'_>, name: &str) -> Value {
 }
 
 /// Waits for what must answer first: without it a pod would fail, and Kubernetes try again ever more seldom.
-fn waiting(body: &Body<'_>, unit: &Unit<'_>) -> Option<Value> {
-    let port = |service: &Service| {
-        let name = match &service.ready {
-            Ready::Tcp { port } | Ready::Kafka { port } | Ready::Http { port, .. } => port.as_str(),
-            Ready::SparkWorker { .. } => "ui",
-            Ready::Completed => return None,
-        };
-        service.ports.iter().find(|port| port.name == name).map(|port| port.container)
-    };
-    let addresses = unit.waits.iter().filter_map(|s| Some(format!("{}:{}", s.name, port(s)?)));
+fn waiting(unit: &Unit<'_>) -> Option<Value> {
+    let addresses = unit.waits.iter().filter_map(|s| Some(format!("{}:{}", s.name, answers_at(s)?)));
     let addresses: Vec<String> = addresses.collect();
     if addresses.is_empty() {
         return None;
@@ -392,12 +384,27 @@ fn waiting(body: &Body<'_>, unit: &Unit<'_>) -> Option<Value> {
     args.extend(addresses);
     Some(json!({
         "name": "wait",
-        "image": body.own_image("streamlab"),
+        "image": tagged("streamlab"),
         "command": ["bash"],
         "args": args,
         "resources": memory(32 << 20),
         "securityContext": confined(true),
     }))
+}
+
+/// The port at which a service answers when it is ready.
+pub(super) fn answers_at(service: &Service) -> Option<u16> {
+    let name = match &service.ready {
+        Ready::Tcp { port } | Ready::Kafka { port } | Ready::Http { port, .. } => port.as_str(),
+        Ready::SparkWorker { .. } => "ui",
+        Ready::Completed => return None,
+    };
+    service.ports.iter().find(|port| port.name == name).map(|port| port.container)
+}
+
+/// `kustomize edit set image streamlab/NAME=…` says in which registry it is.
+fn tagged(recipe: &str) -> String {
+    format!("{}:{}", own_image(recipe), env!("CARGO_PKG_VERSION"))
 }
 
 impl Body<'_> {
@@ -407,11 +414,7 @@ impl Body<'_> {
         let pinned =
             image.upstream.as_ref().and_then(|r| Some(format!("{r}@{}", self.inputs.digests.get(r)?)));
         pinned
-            .unwrap_or_else(|| self.own_image(image.recipe.as_ref().map_or(name, |recipe| recipe.get_ref())))
+            .unwrap_or_else(|| tagged(image.recipe.as_ref().map_or(name, |recipe| recipe.get_ref())))
     }
 
-    /// `kustomize edit set image streamlab/NAME=…` says in which registry it is.
-    fn own_image(&self, recipe: &str) -> String {
-        format!("streamlab/{recipe}:{}", env!("CARGO_PKG_VERSION"))
-    }
 }

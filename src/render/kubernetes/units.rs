@@ -66,18 +66,26 @@ pub(super) fn of<'a>(file: &'a LabFile, plan: &'a Plan) -> Result<Vec<Unit<'a>>>
             let (stem, number) = numbered(&service.name)?;
             (stem.to_owned(), Some(number))
         };
-        let awaited = |completes: bool| {
-            let waits = service.waits_for.iter().filter(move |wait| wait.completes == completes);
-            waits.filter_map(|wait| plan.service(&wait.service))
-        };
         let here = |other: &&Service| file.services[&other.group].not_on_kubernetes.is_none();
+        let awaited = |service: &'a Service, completes: bool| {
+            let waits = service.waits_for.iter().filter(move |wait| wait.completes == completes);
+            waits.filter_map(|wait| plan.service(&wait.service)).filter(here)
+        };
+        let before: Vec<&Service> = awaited(service, true).collect();
+        // What its pods run first waits for others, too.
+        let mut waits: Vec<&Service> = Vec::new();
+        for other in before.iter().flat_map(|first| awaited(first, false)).chain(awaited(service, false)) {
+            if !waits.iter().any(|known| known.name == other.name) {
+                waits.push(other);
+            }
+        }
         units.push(Unit {
             name,
             spec,
             services: vec![service],
             first,
-            before: awaited(true).filter(here).collect(),
-            waits: awaited(false).filter(here).collect(),
+            before,
+            waits,
         });
     }
     Ok(units)
