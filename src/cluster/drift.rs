@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 /// What each write changes by itself.
-const OF_THE_CLUSTER: [&str; 5] = ["managedFields", "resourceVersion", "uid", "generation", "creationTimestamp"];
+const OF_THE_CLUSTER: [&str; 5] =
+    ["managedFields", "resourceVersion", "uid", "generation", "creationTimestamp"];
 /// What kubectl keeps of the last `apply`.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 

@@ -86,10 +86,17 @@ impl Kubectl {
     }
 
     /// A way from this machine to a service, by a kubectl that ends when the answer is dropped.
-    pub(super) fn forward(&self, namespace: &str, service: &str, ports: &[String]) -> Result<tokio::process::Child> {
+    pub(super) fn forward(
+        &self,
+        namespace: &str,
+        service: &str,
+        ports: &[String],
+    ) -> Result<tokio::process::Child> {
         let target = format!("service/{service}");
         let mut command = Command::new("kubectl");
-        command.args(["--context", &self.context, "--namespace", namespace, "port-forward", &target]).args(ports);
+        command
+            .args(["--context", &self.context, "--namespace", namespace, "port-forward", &target])
+            .args(ports);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         command.spawn().context("kubectl cannot be run")
     }
@@ -101,7 +108,9 @@ async fn output(arguments: &[&str], input: &str) -> Result<Output> {
     let spawned = command.kill_on_drop(true).spawn();
     let missing = spawned.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
     if missing {
-        bail!("kubectl is not on this machine.\n  nix develop has it; it is one program of Kubernetes' own releases.");
+        bail!(
+            "kubectl is not on this machine.\n  nix develop has it; it is one program of Kubernetes' own releases."
+        );
     }
     let mut child = spawned.context("kubectl cannot be run")?;
     let mut stdin = child.stdin.take().context("kubectl takes no input")?;
@@ -122,7 +131,8 @@ fn well(output: Output) -> Result<String> {
     let mut lines: Vec<String> = Vec::new();
     for line in said.lines().map(str::trim).filter(|line| !line.is_empty()) {
         // Go's own log, which says the same before.
-        let is_log = line.starts_with(['E', 'W', 'I']) && line.as_bytes().get(1..5).is_some_and(|d| d.iter().all(u8::is_ascii_digit));
+        let is_log = line.starts_with(['E', 'W', 'I'])
+            && line.as_bytes().get(1..5).is_some_and(|d| d.iter().all(u8::is_ascii_digit));
         let line: String = line.chars().take(LONGEST).collect();
         if !is_log && !lines.contains(&line) && lines.len() < MOST {
             lines.push(line);

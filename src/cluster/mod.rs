@@ -16,8 +16,8 @@ use serde_json::Value;
 
 pub(crate) use self::forward::Forwards;
 use self::kubectl::Kubectl;
-pub(crate) use self::standing::{Standing, State};
 use self::standing::{Seen, standings};
+pub(crate) use self::standing::{Standing, State};
 use crate::engine::{Event, StartEvent};
 use crate::probes::{Answer, eventually};
 use crate::render::{PART_OF, namespace_of};
@@ -124,7 +124,9 @@ impl Cluster {
                 why.push("its pods are ending");
             }
             let (namespace, why) = (&self.namespace, why.join("; "));
-            bail!("namespace {namespace} is being removed: {why}.\n  Wait until it is gone: kubectl get namespace {namespace} --watch");
+            bail!(
+                "namespace {namespace} is being removed: {why}.\n  Wait until it is gone: kubectl get namespace {namespace} --watch"
+            );
         }
         let of = |annotation: &str| metadata["annotations"][annotation].as_str();
         let images = of(IMAGES).and_then(Source::named);
@@ -267,7 +269,8 @@ impl Cluster {
                     stuck.entry(name.clone()).or_insert_with(Instant::now);
                 }
                 if stuck.values().any(|since| since.elapsed() > STUCK) {
-                    let lines: Vec<String> = now.iter().map(|(name, what)| format!("{name}: {what}")).collect();
+                    let lines: Vec<String> =
+                        now.iter().map(|(name, what)| format!("{name}: {what}")).collect();
                     bail!("{question} does not become ready:\n  {}", lines.join("\n  "));
                 }
             }

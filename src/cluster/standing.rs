@@ -108,9 +108,11 @@ fn state(seen: &Seen<'_>, workload: &Value, name: &str) -> State {
     if ready >= wanted && (is_job || current) {
         return State::Ready;
     }
-    let failed = status["conditions"].as_array().into_iter().flatten().find(|condition| {
-        condition["type"] == "Failed" && condition["status"] == "True"
-    });
+    let failed = status["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|condition| condition["type"] == "Failed" && condition["status"] == "True");
     if let Some(failed) = failed {
         return State::Stuck(format!("job {name} failed: {}", text(&failed["message"])));
     }
@@ -133,7 +135,9 @@ fn state(seen: &Seen<'_>, workload: &Value, name: &str) -> State {
 fn pod_state(seen: &Seen<'_>, pod: &Value) -> Option<State> {
     let name = text(&pod["metadata"]["name"]);
     let status = &pod["status"];
-    if condition(pod, "Ready").is_some_and(|ready| ready["status"] == "True") || status["phase"] == "Succeeded" {
+    if condition(pod, "Ready").is_some_and(|ready| ready["status"] == "True")
+        || status["phase"] == "Succeeded"
+    {
         return None;
     }
     if !pod["metadata"]["deletionTimestamp"].is_null() {
@@ -157,9 +161,10 @@ fn pod_state(seen: &Seen<'_>, pod: &Value) -> Option<State> {
             return Some(State::Stuck(stuck));
         }
     }
-    let Some(going) = statuses.iter().find(|container| {
-        container["state"]["terminated"]["exitCode"] != 0 && container["ready"] != true
-    }) else {
+    let Some(going) = statuses
+        .iter()
+        .find(|container| container["state"]["terminated"]["exitCode"] != 0 && container["ready"] != true)
+    else {
         return Some(State::Waits(format!("pod {name} starts")));
     };
     let of = text(&going["name"]);
@@ -280,7 +285,8 @@ mod tests {
 
     #[test]
     fn a_claim_that_stays_pending_is_said_with_the_claims_own_words() {
-        let unplaced = pod(json!({ "phase": "Pending", "conditions": [{ "type": "PodScheduled", "status": "False",
+        let unplaced =
+            pod(json!({ "phase": "Pending", "conditions": [{ "type": "PodScheduled", "status": "False",
             "message": "pod has unbound immediate PersistentVolumeClaims" }] }));
         let claim = json!({ "kind": "PersistentVolumeClaim", "metadata": { "name": "data-kafka-0" }, "status": { "phase": "Pending" } });
         let why = event("PersistentVolumeClaim", "data-kafka-0", "storageclass \"fast\" not found");
@@ -291,8 +297,10 @@ mod tests {
 
     #[test]
     fn an_image_that_cannot_be_pulled_is_said_with_the_reason() {
-        let waiting = pod(json!({ "phase": "Pending", "containerStatuses": [{ "name": "kafka", "image": "x/kafka:1",
-            "state": { "waiting": { "reason": "ImagePullBackOff", "message": "Back-off pulling image" } } }] }));
+        let waiting = pod(
+            json!({ "phase": "Pending", "containerStatuses": [{ "name": "kafka", "image": "x/kafka:1",
+            "state": { "waiting": { "reason": "ImagePullBackOff", "message": "Back-off pulling image" } } }] }),
+        );
         let why = event("Pod", "kafka-0", "Failed to pull image \"x/kafka:1\": connection refused");
         let State::Stuck(said) = of(vec![set(1, 0), waiting, why]) else { panic!("not stuck") };
         assert_eq!(
@@ -304,9 +312,11 @@ mod tests {
     #[test]
     fn a_container_that_ends_again_and_again_is_said_and_one_that_ended_once_is_not() {
         let ended = |times: u64| {
-            pod(json!({ "phase": "Running", "containerStatuses": [{ "name": "kafka", "image": "k", "restartCount": times,
+            pod(
+                json!({ "phase": "Running", "containerStatuses": [{ "name": "kafka", "image": "k", "restartCount": times,
                 "state": { "waiting": { "reason": "CrashLoopBackOff" } },
-                "lastState": { "terminated": { "exitCode": 137, "reason": "OOMKilled" } } }] }))
+                "lastState": { "terminated": { "exitCode": 137, "reason": "OOMKilled" } } }] }),
+            )
         };
         assert!(matches!(of(vec![set(1, 0), ended(1)]), State::Waits(_)));
         let State::Stuck(said) = of(vec![set(1, 0), ended(3)]) else { panic!("not stuck") };
@@ -325,7 +335,11 @@ mod tests {
 
     #[test]
     fn an_answer_without_what_is_looked_for_is_no_panic() {
-        for odd in [json!({}), json!({ "items": [{}] }), json!({ "items": [{ "kind": "Pod" }, { "kind": "Event" }] })] {
+        for odd in [
+            json!({}),
+            json!({ "items": [{}] }),
+            json!({ "items": [{ "kind": "Pod" }, { "kind": "Event" }] }),
+        ] {
             assert_eq!(standings(&Seen::of(&odd)), []);
         }
     }

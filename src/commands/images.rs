@@ -8,7 +8,9 @@ use clap::Subcommand;
 use super::context::Context;
 use super::images_lock;
 use super::progress::progress;
-use crate::engine::{BuiltImage, Engine, Event, InRegistry, RecipeImage, build_images, in_registry, recipe_images};
+use crate::engine::{
+    BuiltImage, Engine, Event, InRegistry, RecipeImage, build_images, in_registry, recipe_images,
+};
 use crate::project::Project;
 use crate::render::image_variable;
 use crate::signals::{Interrupted, watch_signals};

@@ -67,7 +67,9 @@ pub(super) struct DownArgs {
 
 pub(super) async fn run(context: &Context, command: Kube) -> Result<()> {
     if context.instance != DEFAULT_INSTANCE {
-        bail!("--instance is for labs on this machine: a cluster has each lab once, in a namespace of its own");
+        bail!(
+            "--instance is for labs on this machine: a cluster has each lab once, in a namespace of its own"
+        );
     }
     let project = context.project()?;
     match command {
@@ -143,7 +145,10 @@ async fn show(project: &Project, which: &Which) -> Result<()> {
     for standing in cluster.standings().await? {
         let ready = standing.state == State::Ready;
         let state = if ready { String::new() } else { standing.state.to_string() };
-        say!("{}", format!("{:<24} {:<7} {state}", standing.workload, if ready { "yes" } else { "no" }).trim_end());
+        say!(
+            "{}",
+            format!("{:<24} {:<7} {state}", standing.workload, if ready { "yes" } else { "no" }).trim_end()
+        );
     }
     let Some(choice) = choice else {
         say!("It was not put there by ./lab kube up: what it should be is not known.");

@@ -413,8 +413,6 @@ impl Body<'_> {
         let image = &self.file.images[name];
         let pinned =
             image.upstream.as_ref().and_then(|r| Some(format!("{r}@{}", self.inputs.digests.get(r)?)));
-        pinned
-            .unwrap_or_else(|| tagged(image.recipe.as_ref().map_or(name, |recipe| recipe.get_ref())))
+        pinned.unwrap_or_else(|| tagged(image.recipe.as_ref().map_or(name, |recipe| recipe.get_ref())))
     }
-
 }

@@ -79,14 +79,7 @@ pub(super) fn of<'a>(file: &'a LabFile, plan: &'a Plan) -> Result<Vec<Unit<'a>>>
                 waits.push(other);
             }
         }
-        units.push(Unit {
-            name,
-            spec,
-            services: vec![service],
-            first,
-            before,
-            waits,
-        });
+        units.push(Unit { name, spec, services: vec![service], first, before, waits });
     }
     Ok(units)
 }

@@ -1,108 +1,26 @@
-//! Kubernetes' body on a real API server: every manifest of every lab is taken, the controllers make pods that are what the plan says,
-//! and mistakes are refused. Nobody runs the pods here.
+//! Kubernetes' body on a real Kubernetes. Here: every manifest of every lab is taken, the controllers make pods that are what the plan
+//! says, and mistakes are refused. Pods that run: `nodes`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+mod cluster;
+mod commands;
+mod nodes;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
+use cluster::Cluster;
 use serde_json::Value;
-use streamlab::engine::recipe_images;
 use streamlab::probes::{Answer, eventually};
-use streamlab::topology::{Instance, LabFile, Plan, Ready, Service};
-use support::{engine_with, root, text};
+use streamlab::topology::{Instance, Plan, Ready, Service};
+use support::text;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const EVERY: Duration = Duration::from_millis(200);
 const NAME: &str = "app.kubernetes.io/name";
-
-/// A control plane in a container.
-struct Cluster {
-    container: String,
-    file: LabFile,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let _ = Command::new("docker").args(["rm", "--force", "--volumes", &self.container]).output();
-    }
-}
-
-impl Cluster {
-    async fn start() -> Self {
-        let (project, engine) = engine_with(&["kubernetes"]).await;
-        let images = recipe_images(&project, &engine.arch).unwrap();
-        let image = images.into_iter().find(|image| image.name == "kubernetes").unwrap().reference;
-        let container = format!("streamlab-kubernetes-{}", uuid::Uuid::new_v4().simple());
-        let deploy = format!("{}:/deploy:ro", root().join("deploy").display());
-        let mut run = Command::new("docker");
-        run.args(["run", "--detach", "--name", &container, "--memory", "2g", "--volume", &deploy, &image]);
-        let started = run.output().unwrap();
-        let cluster = Self { container, file: project.file };
-        assert!(started.status.success(), "{}", text(&started));
-        let answers = eventually("the API server answers", PATIENCE, EVERY, || async {
-            let asked = cluster.kubectl(&["get", "serviceaccount", "default"], "");
-            let said = text(&asked);
-            Ok(match asked.status.success() {
-                true => Answer::Is(()),
-                false if said.contains("is not running") => {
-                    Answer::Never(anyhow::anyhow!("{}", cluster.log()))
-                }
-                false => Answer::NotYet(said),
-            })
-        });
-        answers.await.unwrap();
-        cluster
-    }
-
-    /// The last that it said.
-    fn log(&self) -> String {
-        text(&Command::new("docker").args(["logs", "--tail", "20", &self.container]).output().unwrap())
-    }
-
-    fn kubectl(&self, arguments: &[&str], input: &str) -> Output {
-        let mut command = Command::new("docker");
-        command.args(["exec", "--interactive", &self.container, "kubectl"]).args(arguments);
-        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = piped.spawn().unwrap();
-        // It may have ended already.
-        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        child.wait_with_output().unwrap()
-    }
-
-    /// Taken without a word of warning.
-    fn takes(&self, arguments: &[&str], input: &str) {
-        let taken = self.kubectl(&[&["apply", "--validate=strict"], arguments].concat(), input);
-        assert!(taken.status.success() && taken.stderr.is_empty(), "{arguments:?}: {}", text(&taken));
-    }
-
-    fn get(&self, kind: &str, namespace: &str) -> Vec<Value> {
-        let got = self.kubectl(&["get", kind, "--namespace", namespace, "--output", "json"], "");
-        assert!(got.status.success(), "{}", text(&got));
-        let mut list: Value = serde_json::from_slice(&got.stdout).unwrap();
-        serde_json::from_value(list["items"].take()).unwrap()
-    }
-
-    /// Waits until there are as many pods as the objects that make them want; gives them.
-    async fn pods(&self, namespace: &str) -> Vec<Value> {
-        let what = format!("the pods of {namespace}");
-        let pods = eventually(&what, PATIENCE, EVERY, || async {
-            let wanted: i64 = ["statefulsets", "deployments"]
-                .iter()
-                .flat_map(|kind| self.get(kind, namespace))
-                .map(|object| object["spec"]["replicas"].as_i64().unwrap())
-                .sum();
-            let wanted = usize::try_from(wanted).unwrap() + self.get("jobs", namespace).len();
-            let pods = self.get("pods", namespace);
-            let said = format!("{} of {wanted}", pods.len());
-            Ok(if pods.len() == wanted { Answer::Is(pods) } else { Answer::NotYet(said) })
-        });
-        pods.await.unwrap()
-    }
-}
 
 #[tokio::test]
 async fn every_lab_is_taken_and_its_pods_are_what_the_plan_says() {
