@@ -22,9 +22,10 @@ const TRIES: u32 = 10;
 /// What a service that asks an engine is told about it.
 const OF_AN_ENGINE: [&str; 2] = ["NETWORK", "CONTAINER_NAME"];
 
-/// Waits until each address, `HOST:PORT`, takes a connection. Only bash asks. A container's first process that says nothing of SIGTERM does
-/// not hear it.
-const WAIT: &str = "trap exit TERM; for at in \"$@\"; do until (: <>\"/dev/tcp/${at%:*}/${at##*:}\") 2>/dev/null; do sleep 1; done; done";
+/// Waits until each address, `HOST:PORT`, takes a connection; whoever answers no more, such as a node that is gone, is asked anew, and its
+/// name is looked up anew. Only bash asks. A container's first process hears SIGTERM only where it says so.
+const WAIT: &str = "trap exit TERM; for at in \"$@\"; do \
+    until timeout 2 bash -c ': <>\"/dev/tcp/$0/$1\"' \"${at%:*}\" \"${at##*:}\" 2>/dev/null; do sleep 1; done; done";
 
 /// The object that makes a unit's pods.
 pub(super) fn workload(body: &Body<'_>, unit: &Unit<'_>) -> Result<Value> {
