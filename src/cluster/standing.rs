@@ -157,7 +157,7 @@ fn pod_state(seen: &Seen<'_>, pod: &Value) -> Option<State> {
     let statuses: Vec<&Value> =
         containers.iter().flat_map(|list| status[*list].as_array().into_iter().flatten()).collect();
     for container in &statuses {
-        if let Some(stuck) = container_stuck(seen, name, container) {
+        if let Some(stuck) = container_stuck(seen, pod, container) {
             return Some(State::Stuck(stuck));
         }
     }
@@ -183,7 +183,8 @@ fn pod_state(seen: &Seen<'_>, pod: &Value) -> Option<State> {
     }))
 }
 
-fn container_stuck(seen: &Seen<'_>, pod: &str, container: &Value) -> Option<String> {
+fn container_stuck(seen: &Seen<'_>, pod: &Value, container: &Value) -> Option<String> {
+    let (pod, namespace) = (text(&pod["metadata"]["name"]), text(&pod["metadata"]["namespace"]));
     let waiting = &container["state"]["waiting"];
     let image = text(&container["image"]);
     let of = text(&container["name"]);
@@ -206,7 +207,7 @@ fn container_stuck(seen: &Seen<'_>, pod: &str, container: &Value) -> Option<Stri
             let reason = last["reason"].as_str().filter(|reason| *reason != "Error");
             let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
             Some(format!(
-                "pod {pod}: container {of} has ended {} times, the last time with {code}{reason}; kubectl logs {pod} -c {of} --previous",
+                "pod {pod}: container {of} has ended {} times, the last time with {code}{reason}; kubectl -n {namespace} logs {pod} -c {of} --previous",
                 number(&container["restartCount"])
             ))
         }

@@ -162,6 +162,10 @@ fn pod(body: &Body<'_>, unit: &Unit<'_>) -> Result<Value> {
         "containers": [main],
         "volumes": volumes.into_values().collect::<Vec<_>>(),
     });
+    if unit.first.is_none() && !unit.keeps() && unit.names_itself() {
+        // It knows its own address before anybody else does. Of a StatefulSet's pods the name is given.
+        spec["hostname"] = json!(unit.name);
+    }
     if !before.is_empty() {
         spec["initContainers"] = json!(before);
     }

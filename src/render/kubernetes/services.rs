@@ -22,7 +22,7 @@ fn of(unit: &Unit<'_>) -> Vec<Value> {
         }
         if unit.name == AT_NODES {
             spec["type"] = json!("NodePort");
-        } else if unit.keeps() {
+        } else if unit.keeps() || unit.names_itself() {
             alone(&mut spec);
         }
         return vec![service(unit, &unit.name, spec)];
@@ -42,7 +42,7 @@ fn of(unit: &Unit<'_>) -> Vec<Value> {
     all
 }
 
-/// One pod answers, at its own address; also before it is ready, since the members of a quorum are not until they have found each other.
+/// One pod answers, at its own address, where it can take connections and others at ports that no service names; also before it is ready, since the members of a quorum are not until they have found each other.
 fn alone(spec: &mut Value) {
     spec["clusterIP"] = json!("None");
     spec["publishNotReadyAddresses"] = json!(true);

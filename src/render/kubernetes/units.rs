@@ -34,6 +34,12 @@ impl Unit<'_> {
         self.one().ready == Ready::Completed
     }
 
+    /// Its settings hold its own name: it takes connections at that address, or tells others to come there.
+    pub(super) fn names_itself(&self) -> bool {
+        let texts = self.one().command.iter().chain(self.one().environment.values());
+        texts.into_iter().any(|text| holds(text, &self.name))
+    }
+
     /// It has data of its own, which outlive its pods.
     pub(super) fn keeps(&self) -> bool {
         self.spec.volumes.iter().any(|volume| !volume.shared)
@@ -84,6 +90,15 @@ pub(super) fn of<'a>(file: &'a LabFile, plan: &'a Plan) -> Result<Vec<Unit<'a>>>
     Ok(units)
 }
 
+/// A name stands in a text, and is no part of a longer one.
+fn holds(text: &str, name: &str) -> bool {
+    let longer = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    text.match_indices(name).any(|(at, _)| {
+        let (before, after) = (text[..at].chars().next_back(), text[at + name.len()..].chars().next());
+        !before.is_some_and(longer) && !after.is_some_and(longer)
+    })
+}
+
 fn writes_for_others(plan: &Plan, service: &Service) -> bool {
     plan.services.iter().any(|other| plan.file_writers_for(other).iter().any(|w| w.name == service.name))
 }
@@ -93,4 +108,21 @@ fn numbered(name: &str) -> Result<(&str, u32)> {
     split.with_context(|| {
         format!("{name}: a member of a group must end with its number, as in kafka-broker-1")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::alone("spark-master", true)]
+    #[case::in_an_address("spark://spark-master:7077", true)]
+    #[case::in_a_setting("spark.driver.host=spark-master", true)]
+    #[case::longer_before("my-spark-master", false)]
+    #[case::longer_after("spark-master-2 spark-master.log", false)]
+    fn a_name_is_found_where_it_stands_by_itself(#[case] text: &str, #[case] found: bool) {
+        assert_eq!(holds(text, "spark-master"), found);
+    }
 }
