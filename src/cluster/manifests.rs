@@ -24,41 +24,61 @@ pub(super) fn overlay(root: &Path, lab: &str, name: &str) -> Result<PathBuf> {
     all.join(name).canonicalize().context("the overlay cannot be read")
 }
 
-/// A folder for kustomize: the overlay, annotations of the namespace, images elsewhere, without the services of `absent`.
-pub(super) fn with(
-    overlay: &Path,
-    namespace: &str,
-    annotations: &BTreeMap<&str, String>,
-    moved: &BTreeMap<String, String>,
-    absent: &BTreeSet<String>,
-) -> Result<TempDir> {
-    let folder = tempfile::tempdir().context("no folder for temporary files")?;
-    let here = folder.path().canonicalize()?;
-    let images = moved.iter().map(|(name, there)| {
+/// What is changed of a folder of objects.
+pub(super) struct Changes<'a> {
+    /// Annotations of this namespace, which is among the objects.
+    pub(super) annotated: Option<(&'a str, BTreeMap<&'a str, String>)>,
+    /// Images elsewhere: name in the manifests → name and tag.
+    pub(super) moved: &'a BTreeMap<String, String>,
+    /// Services that are left out.
+    pub(super) absent: &'a BTreeSet<String>,
+    /// Workload → how many pods, where it is another number.
+    pub(super) replicas: &'a BTreeMap<String, u32>,
+}
+
+/// A folder for kustomize: another one, with changes.
+pub(super) fn with(folder: &Path, changes: &Changes<'_>) -> Result<TempDir> {
+    let made = tempfile::tempdir().context("no folder for temporary files")?;
+    let here = made.path().canonicalize()?;
+    let images = changes.moved.iter().map(|(name, there)| {
         let (place, tag) = there.rsplit_once(':').unwrap_or((there, "latest"));
         json!({ "name": name, "newName": place, "newTag": tag })
     });
-    let annotated = json!({
-        "apiVersion": "v1", "kind": "Namespace",
-        "metadata": { "name": namespace, "annotations": annotations },
-    });
-    let mut patches = vec![json!({ "patch": annotated.to_string() })];
-    for name in absent {
+    let mut patches = Vec::new();
+    if let Some((namespace, annotations)) = &changes.annotated {
+        let annotated = json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": { "name": namespace, "annotations": annotations },
+        });
+        patches.push(json!({ "patch": annotated.to_string() }));
+    }
+    for name in changes.absent {
         // Of whatever kind the objects are.
         let gone = json!({ "$patch": "delete", "kind": "Any", "metadata": { "name": name } });
         let target = json!({ "labelSelector": format!("{SERVICE}={name}") });
         patches.push(json!({ "patch": gone.to_string(), "target": target }));
     }
+    let replicas = changes.replicas.iter().map(|(name, count)| json!({ "name": name, "count": count }));
     let kustomization = json!({
         "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
         // kustomize takes no path that begins at the root.
-        "resources": [relative(&here, overlay)],
+        "resources": [relative(&here, folder)],
         "images": images.collect::<Vec<_>>(),
+        "replicas": replicas.collect::<Vec<_>>(),
         "patches": patches,
     });
     // JSON is YAML.
     std::fs::write(here.join("kustomization.yaml"), kustomization.to_string())?;
-    Ok(folder)
+    Ok(made)
+}
+
+/// Manifests in which nobody waits for a service that is left out: what is awaited is `NAME:PORT`, an argument and so a line of its own.
+pub(super) fn unawaited(manifests: &str, absent: &BTreeSet<String>) -> String {
+    let is_awaited = |line: &&str| {
+        let address = line.trim_start().strip_prefix("- ").and_then(|argument| argument.rsplit_once(':'));
+        !address.is_some_and(|(name, port)| absent.contains(name) && port.parse::<u16>().is_ok())
+    };
+    manifests.split_inclusive('\n').filter(|line| is_awaited(&line.trim_end())).collect()
 }
 
 /// The way from one folder to another, both from the root.
@@ -79,6 +99,13 @@ mod tests {
         let way = |from: &str, to: &str| relative(Path::new(from), Path::new(to)).display().to_string();
         assert_eq!(way("/tmp/a", "/work/lab/b"), "../../work/lab/b");
         assert_eq!(way("/work/tmp", "/work/lab"), "../lab");
+    }
+
+    #[test]
+    fn nobody_waits_for_what_is_left_out() {
+        let absent = BTreeSet::from(["grafana".to_owned()]);
+        let before = "args:\n- bash\n- kafka:9092\n- grafana:3000\n- grafana:web\nname: grafana\n";
+        assert_eq!(unawaited(before, &absent), before.replace("- grafana:3000\n", ""));
     }
 
     #[test]

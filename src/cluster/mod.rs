@@ -16,17 +16,19 @@ use serde_json::Value;
 
 pub(crate) use self::forward::Forwards;
 use self::kubectl::Kubectl;
+use self::manifests::Changes;
 use self::standing::{Seen, standings};
 pub(crate) use self::standing::{Standing, State};
 use crate::engine::{Event, StartEvent};
 use crate::probes::{Answer, eventually};
-use crate::render::{PART_OF, namespace_of};
+use crate::render::{MOVE_PARTITIONS, PART_OF, RENDERED_FOLDER, namespace_of};
 use crate::topology::{Plan, Source};
 
 /// Annotations of the namespace: what the lab there was made of.
 const OVERLAY: &str = "streamlab.lab/overlay";
 const REGISTRY: &str = "streamlab.lab/registry";
 const IMAGES: &str = "streamlab.lab/images";
+const REPLICAS: &str = "streamlab.lab/replicas";
 
 /// How long what does not go on by itself is looked at before it is said: a node may be starting, a registry may be slow.
 const STUCK: Duration = Duration::from_secs(45);
@@ -59,6 +61,17 @@ pub(crate) struct Choice {
     pub(crate) registry: String,
     /// Local: all images come from there. Upstream: only those that no public registry has.
     pub(crate) images: Source,
+    /// Workload → how many pods it was scaled to.
+    pub(crate) replicas: BTreeMap<String, u32>,
+}
+
+/// What is on a cluster where its images are.
+#[derive(Debug, Default)]
+pub(crate) struct Images {
+    /// Name in the manifests → name and tag in the registry.
+    pub(crate) moved: BTreeMap<String, String>,
+    /// Services that are left out: no image of theirs is there.
+    pub(crate) absent: BTreeSet<String>,
 }
 
 /// Whether a lab is on a cluster.
@@ -134,7 +147,8 @@ impl Cluster {
             return Ok(Presence::There(None));
         };
         let (overlay, registry) = (overlay.to_owned(), registry.to_owned());
-        Ok(Presence::There(Some(Choice { overlay, registry, images })))
+        let replicas = of(REPLICAS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        Ok(Presence::There(Some(Choice { overlay, registry, images, replicas })))
     }
 
     /// Looks whether kubectl's user may make all that a lab is made of.
@@ -165,27 +179,61 @@ impl Cluster {
         Ok(())
     }
 
-    /// The objects of a lab as one text, with the images of `moved`: name in the manifests → name and tag elsewhere; without the services
-    /// of `absent`.
+    /// The objects of a lab as one text.
     ///
     /// # Errors
     /// No such overlay, or kubectl's own words.
-    pub(crate) async fn manifests(
-        &self,
-        root: &Path,
-        choice: &Choice,
-        moved: &BTreeMap<String, String>,
-        absent: &BTreeSet<String>,
-    ) -> Result<String> {
+    pub(crate) async fn manifests(&self, root: &Path, choice: &Choice, images: &Images) -> Result<String> {
         let overlay = manifests::overlay(root, &self.lab, &choice.overlay)?;
-        let annotations = [
+        let annotations = BTreeMap::from([
             (OVERLAY, choice.overlay.clone()),
             (REGISTRY, choice.registry.clone()),
             (IMAGES, choice.images.name().to_owned()),
-        ];
-        let folder = manifests::with(&overlay, &self.namespace, &BTreeMap::from(annotations), moved, absent)?;
+            (REPLICAS, serde_json::to_string(&choice.replicas)?),
+        ]);
+        let annotated = Some((self.namespace.as_str(), annotations));
+        let Images { moved, absent } = images;
+        let changes = Changes { annotated, moved, absent, replicas: &choice.replicas };
+        Ok(manifests::unawaited(&self.built(&overlay, &changes).await?, absent))
+    }
+
+    async fn built(&self, folder: &Path, changes: &Changes<'_>) -> Result<String> {
+        let folder = manifests::with(folder, changes)?;
         let path = folder.path().to_str().context("the folder for temporary files has no readable name")?;
         self.kubectl.run(&["kustomize", path], "").await
+    }
+
+    /// Has Kafka spread its partitions over all brokers; returns what the Job said.
+    ///
+    /// # Errors
+    /// The Job failed: its last words.
+    pub(crate) async fn move_partitions(&self, root: &Path, images: &Images) -> Result<String> {
+        let folder = root.join(RENDERED_FOLDER).join(&self.lab).join(MOVE_PARTITIONS).canonicalize()?;
+        let (absent, replicas) = (BTreeSet::new(), BTreeMap::new());
+        let changes = Changes { annotated: None, moved: &images.moved, absent: &absent, replicas: &replicas };
+        let objects = self.built(&folder, &changes).await?;
+        let job = format!("job/{MOVE_PARTITIONS}");
+        let of_lab = ["--namespace", self.namespace.as_str()];
+        self.kubectl.run(&[&["delete", &job, "--ignore-not-found"], &of_lab[..]].concat(), "").await?;
+        self.kubectl.run(&["apply", "--filename", "-"], &objects).await?;
+        let moved = eventually("the partitions are moved", PATIENCE, EVERY, || async {
+            let found =
+                self.kubectl.run(&[&["get", &job, "--output", "json"], &of_lab[..]].concat(), "").await?;
+            let status = &parsed(&found)?["status"];
+            let said = || async {
+                self.kubectl.run(&[&["logs", &job, "--tail", "20"], &of_lab[..]].concat(), "").await
+            };
+            if status["succeeded"] == 1 {
+                return Ok(Answer::Is(said().await?));
+            }
+            let failed = status["conditions"].as_array().into_iter().flatten().any(|c| c["type"] == "Failed");
+            Ok(if failed {
+                Answer::Never(anyhow::anyhow!("job {MOVE_PARTITIONS} failed:\n{}", said().await?))
+            } else {
+                Answer::NotYet(said().await.unwrap_or_default())
+            })
+        });
+        Ok(moved.await?)
     }
 
     /// What of these objects is not there, or not so: `statefulset/kafka: spec.replicas is 2, not 1`.

@@ -5,15 +5,16 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
+use tokio::sync::watch;
 
 use super::context::Context;
 use super::progress::progress;
 use super::status;
-use crate::cluster::{Choice, Cluster, Presence, State};
+use crate::cluster::{Choice, Cluster, Images, Presence, State};
 use crate::engine::{SourceChoice, in_registry};
 use crate::project::Project;
 use crate::signals::{Interrupted, watch_signals};
-use crate::topology::{DEFAULT_INSTANCE, Instance, Plan, Source};
+use crate::topology::{DEFAULT_INSTANCE, Instance, Plan, Ready, Service, Source};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Kube {
@@ -21,6 +22,8 @@ pub(super) enum Kube {
     Up(UpArgs),
     /// Every workload: whether it is ready, and what it waits for; what differs from the definition.
     Status(Which),
+    /// More pods of a workload, or fewer: brokers (Kafka then spreads its partitions), Spark's workers, consumers.
+    Scale(ScaleArgs),
     /// Remove a lab from a cluster, with its data.
     Down(DownArgs),
 }
@@ -57,6 +60,19 @@ pub(super) struct UpArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(super) struct ScaleArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Such as kafka-broker, spark-worker, analytics-consumer.
+    workload: String,
+    /// How many.
+    count: u32,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Debug, clap::Args)]
 pub(super) struct DownArgs {
     #[command(flatten)]
     which: Which,
@@ -75,6 +91,7 @@ pub(super) async fn run(context: &Context, command: Kube) -> Result<()> {
     match command {
         Kube::Up(args) => up(&project, args).await,
         Kube::Status(which) => show(&project, &which).await,
+        Kube::Scale(args) => scale(&project, args).await,
         Kube::Down(args) => down(&project, &args).await,
     }
 }
@@ -92,11 +109,18 @@ async fn up(project: &Project, args: UpArgs) -> Result<()> {
     }
     let plan = plan_of(project, &args.which)?;
     let images = if args.images == SourceChoice::Upstream { Source::Upstream } else { Source::Local };
-    let choice = Choice { overlay: args.overlay, registry: args.registry, images };
     let cluster = Cluster::reach(args.which.context.as_deref(), &plan.lab).await?;
-    let is_there = matches!(cluster.present().await?, Presence::There(_));
+    let present = cluster.present().await?;
+    let is_there = matches!(present, Presence::There(_));
+    // What was scaled stays so: brokers have partitions.
+    let replicas = match present {
+        Presence::There(Some(before)) => before.replicas,
+        _ => BTreeMap::new(),
+    };
+    let choice = Choice { overlay: args.overlay, registry: args.registry, images, replicas };
     cluster.allowed(is_there).await?;
-    let manifests = manifests(project, &plan, &cluster, &choice).await?;
+    let images = images_of(project, &plan, &choice)?;
+    let manifests = cluster.manifests(&project.root, &choice, &images).await?;
     say!("cluster   {}", cluster.name());
     say!("namespace {}", cluster.namespace());
     let differing = if is_there { Some(cluster.differing(&manifests).await?) } else { None };
@@ -112,16 +136,7 @@ async fn up(project: &Project, args: UpArgs) -> Result<()> {
         cluster.apply(&manifests).await?;
     }
     let after = after(&plan, &args.which);
-    let (events, lines) = progress();
-    let ready = tokio::select! {
-        ready = cluster.ready(|event| { let _ = events.send(event); }) => ready,
-        _ = cancel.wait_for(|c| *c) => Err(Interrupted(format!("what was put there stays.{after}")).into()),
-    };
-    drop(events);
-    lines.await?;
-    if let Err(error) = ready {
-        bail!("{error:#}\n  What was put there stays.{after}");
-    }
+    ready(&cluster, &mut cancel, &after).await?;
     if args.detach {
         say!("The lab stays on the cluster.{after}");
         return Ok(());
@@ -155,7 +170,8 @@ async fn show(project: &Project, which: &Which) -> Result<()> {
         return Ok(());
     };
     say!("overlay {}, images from {}", choice.overlay, choice.registry);
-    let manifests = manifests(project, &plan, &cluster, &choice).await?;
+    let images = images_of(project, &plan, &choice)?;
+    let manifests = cluster.manifests(&project.root, &choice, &images).await?;
     for object in cluster.differing(&manifests).await? {
         say!("{object} is not as the definition has it   (./lab kube up sets it to that)");
     }
@@ -177,8 +193,97 @@ async fn down(project: &Project, args: &DownArgs) -> Result<()> {
     Ok(())
 }
 
-/// The objects that the cluster should have.
-async fn manifests(project: &Project, plan: &Plan, cluster: &Cluster, choice: &Choice) -> Result<String> {
+async fn ready(cluster: &Cluster, cancel: &mut watch::Receiver<bool>, after: &str) -> Result<()> {
+    let (events, lines) = progress();
+    let ready = tokio::select! {
+        ready = cluster.ready(|event| { let _ = events.send(event); }) => ready,
+        _ = cancel.wait_for(|c| *c) => Err(Interrupted(format!("what was put there stays.{after}")).into()),
+    };
+    drop(events);
+    lines.await?;
+    match ready {
+        Err(error) if error.downcast_ref::<Interrupted>().is_none() => {
+            bail!("{error:#}\n  What was put there stays.{after}")
+        }
+        other => other,
+    }
+}
+
+async fn scale(project: &Project, args: ScaleArgs) -> Result<()> {
+    let mut cancel = watch_signals();
+    let plan = plan_of(project, &args.which)?;
+    let scaled = scaled(project, &plan, &args.workload, args.count)?;
+    let cluster = Cluster::reach(args.which.context.as_deref(), &plan.lab).await?;
+    say!("cluster   {}", cluster.name());
+    say!("namespace {}", cluster.namespace());
+    let Presence::There(Some(mut choice)) = cluster.present().await? else {
+        bail!("lab {} is not on this cluster, or was not put there by ./lab kube up", plan.lab);
+    };
+    let before = choice.replicas.get(&args.workload).copied().unwrap_or(scaled.defined);
+    if scaled.has_partitions && args.count < before {
+        bail!(
+            "{} has {before}, and those that would go have partitions; fewer brokers are not a matter of a number.\n  Move their partitions away \
+             first, by Kafka's own kafka-reassign-partitions, then: kubectl -n {} scale statefulset {} --replicas {}",
+            args.workload,
+            cluster.namespace(),
+            args.workload,
+            args.count
+        );
+    }
+    ask(&format!("{}: {before} → {}?", args.workload, args.count), args.yes)?;
+    choice.replicas.insert(args.workload.clone(), args.count);
+    let images = images_of(project, &plan, &choice)?;
+    let manifests = cluster.manifests(&project.root, &choice, &images).await?;
+    cluster.apply(&manifests).await?;
+    ready(&cluster, &mut cancel, &after(&plan, &args.which)).await?;
+    if scaled.has_partitions {
+        say!("{}", cluster.move_partitions(&project.root, &images).await?.trim_end());
+    }
+    Ok(())
+}
+
+/// What is known of a workload that is to be scaled.
+struct Scaled {
+    /// How many the definition has.
+    defined: u32,
+    /// It has partitions: more of it are of no use until some are moved.
+    has_partitions: bool,
+}
+
+/// # Errors
+/// Nothing of that name can be scaled, or not so far.
+fn scaled(project: &Project, plan: &Plan, workload: &str, count: u32) -> Result<Scaled> {
+    let spec = |service: &Service| &project.file.services[&service.group];
+    let member = |service: &&Service| {
+        let number = service.name.strip_prefix(workload).and_then(|rest| rest.strip_prefix('-'));
+        number.is_some_and(|number| number.parse::<u32>().is_ok()) && spec(service).scales_to.is_some()
+    };
+    let members: Vec<&Service> = plan.services.iter().filter(member).collect();
+    if let Some(first) = members.first() {
+        let (defined, most) = (u32::try_from(members.len())?, spec(first).scales_to.unwrap_or_default());
+        if !(defined..=most).contains(&count) {
+            bail!(
+                "{workload}: from {defined}, which the definition has, to {most}, for which names are there"
+            );
+        }
+        return Ok(Scaled { defined, has_partitions: matches!(first.ready, Ready::Kafka { .. }) });
+    }
+    let stateless = |service: &&Service| {
+        spec(service).members.len() < 2 && service.volumes.is_empty() && service.ready != Ready::Completed
+    };
+    if plan.services.iter().filter(stateless).any(|service| service.name == workload) {
+        return Ok(Scaled { defined: 1, has_partitions: false });
+    }
+    let mut known: BTreeSet<&str> =
+        plan.services.iter().filter(stateless).map(|service| service.name.as_str()).collect();
+    let groups = plan.services.iter().filter(|service| spec(service).scales_to.is_some());
+    known.extend(groups.filter_map(|service| Some(service.name.rsplit_once('-')?.0)));
+    let known: Vec<&str> = known.into_iter().collect();
+    bail!("{workload} cannot be scaled in lab {}; those that can: {}", plan.lab, known.join(", "))
+}
+
+/// Where a cluster finds the images.
+fn images_of(project: &Project, plan: &Plan, choice: &Choice) -> Result<Images> {
     let arch = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -199,7 +304,7 @@ async fn manifests(project: &Project, plan: &Plan, cluster: &Cluster, choice: &C
         let names = plan.services.iter().map(|service| service.name.clone());
         names.filter(|name| local.service(name).is_none()).collect()
     };
-    cluster.manifests(&project.root, choice, &moved, &absent).await
+    Ok(Images { moved, absent })
 }
 
 fn after(plan: &Plan, which: &Which) -> String {

@@ -3,6 +3,7 @@
 
 mod files;
 mod members;
+mod moving;
 mod network;
 mod overlays;
 mod pods;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use serde_json::{Value, json};
 
+pub use self::moving::MOVE_PARTITIONS;
 use self::units::Unit;
 use super::Inputs;
 use crate::topology::{LabFile, Plan};
@@ -64,6 +66,17 @@ pub(super) fn pages(file: &LabFile, inputs: &Inputs, plans: &[Plan]) -> Result<B
         pages.insert(format!("{folder}/base/kustomization.yaml"), yaml(&[kustomization])?);
         for (name, objects) in base {
             pages.insert(format!("{folder}/base/{name}"), yaml(&objects)?);
+        }
+        if let Some(objects) = moving::objects(&body, &units) {
+            let folder = format!("{folder}/{MOVE_PARTITIONS}");
+            let kustomization = json!({
+                "apiVersion": "kustomize.config.k8s.io/v1beta1",
+                "kind": "Kustomization",
+                "namespace": body.namespace_name(),
+                "resources": ["job.yaml"],
+            });
+            pages.insert(format!("{folder}/kustomization.yaml"), yaml(&[kustomization])?);
+            pages.insert(format!("{folder}/job.yaml"), yaml(&objects)?);
         }
         for (path, text) in overlays::overlays(&body, &units)? {
             pages.insert(format!("{folder}/{path}"), text);

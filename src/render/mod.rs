@@ -19,7 +19,9 @@ use anyhow::Result;
 pub use compose::{compose_file, image_variable};
 pub use downloads::{Download, Pinned, downloads};
 pub use inputs::{AddonFiles, Inputs, Jar, Wheel, jars, wheels};
-pub use kubernetes::{FOLDER as RENDERED_FOLDER, NAME as SERVICE, PART_OF, namespace_of, own_image};
+pub use kubernetes::{
+    FOLDER as RENDERED_FOLDER, MOVE_PARTITIONS, NAME as SERVICE, PART_OF, namespace_of, own_image,
+};
 
 use crate::topology::{Endpoints, Instance, LabFile, Plan, Source};
 

@@ -24,7 +24,10 @@ pub(super) fn policies(body: &Body<'_>, units: &[Unit<'_>]) -> Vec<Value> {
         let mut may: BTreeMap<Option<u16>, BTreeSet<&str>> = BTreeMap::new();
         for other in units {
             for port in named(unit, other) {
-                may.entry(Some(port)).or_default().insert(&other.name);
+                let allowed = may.entry(Some(port)).or_default();
+                allowed.insert(&other.name);
+                // Its work is done there: Spark's executors read what their driver names.
+                allowed.extend(units.iter().filter(|at| works_at(other, at)).map(|at| at.name.as_str()));
             }
             if meet(unit, other) {
                 may.entry(None).or_default().insert(&other.name);
@@ -104,10 +107,11 @@ fn ports_after<'t>(text: &'t str, name: &'t str) -> impl Iterator<Item = u16> + 
 
 /// Both reach each other at ports that they agree on while they run.
 fn meet(unit: &Unit<'_>, other: &Unit<'_>) -> bool {
-    let names = |a: &Unit<'_>, b: &Unit<'_>| {
-        a.spec.meets.iter().any(|name| *name.get_ref() == b.one().group || *name.get_ref() == b.name)
-    };
-    names(unit, other) || names(other, unit)
+    works_at(unit, other) || works_at(other, unit)
+}
+
+fn works_at(unit: &Unit<'_>, at: &Unit<'_>) -> bool {
+    unit.spec.meets.iter().any(|name| *name.get_ref() == at.one().group || *name.get_ref() == at.name)
 }
 
 fn port_in(url: &str) -> Option<u16> {

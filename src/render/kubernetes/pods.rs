@@ -155,10 +155,7 @@ fn pod(body: &Body<'_>, unit: &Unit<'_>) -> Result<Value> {
         // By itself Kubernetes tells each pod of each service by variables such as KAFKA_PORT, which programs take for their settings.
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": GRACE,
-        "securityContext": {
-            "runAsNonRoot": true, "runAsUser": user, "fsGroup": user, "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": { "type": "RuntimeDefault" },
-        },
+        "securityContext": security(user),
         "containers": [main],
         "volumes": volumes.into_values().collect::<Vec<_>>(),
     });
@@ -179,6 +176,14 @@ fn pod(body: &Body<'_>, unit: &Unit<'_>) -> Result<Value> {
         }] } });
     }
     Ok(spec)
+}
+
+/// Of a pod: not root, and its volumes are its user's.
+pub(super) fn security(user: u32) -> Value {
+    json!({
+        "runAsNonRoot": true, "runAsUser": user, "fsGroup": user, "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": { "type": "RuntimeDefault" },
+    })
 }
 
 /// What a container runs.
@@ -320,12 +325,12 @@ fn container(
     Value::Object(container)
 }
 
-fn memory(bytes: u64) -> Value {
+pub(super) fn memory(bytes: u64) -> Value {
     let memory = format!("{}Mi", bytes >> 20);
     json!({ "requests": { "memory": memory }, "limits": { "memory": memory } })
 }
 
-fn confined(read_only: bool) -> Value {
+pub(super) fn confined(read_only: bool) -> Value {
     json!({
         "allowPrivilegeEscalation": false,
         "capabilities": { "drop": ["ALL"] },
@@ -333,7 +338,7 @@ fn confined(read_only: bool) -> Value {
     })
 }
 
-fn user(body: &Body<'_>, service: &Service) -> u32 {
+pub(super) fn user(body: &Body<'_>, service: &Service) -> u32 {
     body.file.images[&service.image].user.unwrap_or(OWN_USER)
 }
 
@@ -371,7 +376,8 @@ fn addon_copied(body: &Body<'_>, name: &str) -> Value {
     json!({
         "name": volume,
         "image": tagged(recipe),
-        "command": ["cp", "-r", format!("/addons/{name}/."), "/addon"],
+        // With their times: an archive of classes is of no use where a jar is younger. The volume's own are not the user's to set.
+        "command": ["sh", "-c", format!("cp -r --preserve=timestamps /addons/{name}/* /addon")],
         "resources": memory(64 << 20),
         "securityContext": confined(true),
         "volumeMounts": [{ "name": volume, "mountPath": "/addon" }],
@@ -414,7 +420,7 @@ fn tagged(recipe: &str) -> String {
 
 impl Body<'_> {
     /// The public image by digest, or one that is built here.
-    fn image(&self, name: &str) -> String {
+    pub(super) fn image(&self, name: &str) -> String {
         let image = &self.file.images[name];
         let pinned =
             image.upstream.as_ref().and_then(|r| Some(format!("{r}@{}", self.inputs.digests.get(r)?)));
