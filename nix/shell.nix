@@ -13,6 +13,7 @@ let
     zlib
     # The lab
     docker-client
+    kubectl
     curl
     jq
   ];

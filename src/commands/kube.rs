@@ -14,7 +14,7 @@ use crate::cluster::{Choice, Cluster, Images, Presence, State};
 use crate::engine::{SourceChoice, in_registry};
 use crate::project::Project;
 use crate::signals::{Interrupted, watch_signals};
-use crate::topology::{DEFAULT_INSTANCE, Instance, Plan, Ready, Service, Source};
+use crate::topology::{DEFAULT_INSTANCE, Endpoints, Instance, Plan, Ready, Service, Source};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Kube {
@@ -22,6 +22,8 @@ pub(super) enum Kube {
     Up(UpArgs),
     /// Every workload: whether it is ready, and what it waits for; what differs from the definition.
     Status(Which),
+    /// The addresses that `up` holds, for other programs: the endpoints file that LAB_ATTACH takes.
+    Env(Which),
     /// More pods of a workload, or fewer: brokers (Kafka then spreads its partitions), Spark's workers, consumers.
     Scale(ScaleArgs),
     /// Remove a lab from a cluster, with its data.
@@ -91,6 +93,7 @@ pub(super) async fn run(context: &Context, command: Kube) -> Result<()> {
     match command {
         Kube::Up(args) => up(&project, args).await,
         Kube::Status(which) => show(&project, &which).await,
+        Kube::Env(which) => env(&project, &which).await,
         Kube::Scale(args) => scale(&project, args).await,
         Kube::Down(args) => down(&project, &args).await,
     }
@@ -141,8 +144,9 @@ async fn up(project: &Project, args: UpArgs) -> Result<()> {
         say!("The lab stays on the cluster.{after}");
         return Ok(());
     }
-    let _held = cluster.forward(&plan).await?;
-    say!("{}", status::endpoint_table(&plan));
+    let here = without(plan, &images.absent);
+    let _held = cluster.forward(&here).await?;
+    say!("{}", status::endpoint_table(&here));
     say!("Ctrl-C ends these addresses; the lab stays on the cluster.{after}");
     let _ = cancel.wait_for(|c| *c).await;
     Ok(())
@@ -178,6 +182,19 @@ async fn show(project: &Project, which: &Which) -> Result<()> {
     Ok(())
 }
 
+async fn env(project: &Project, which: &Which) -> Result<()> {
+    let plan = plan_of(project, which)?;
+    let cluster = Cluster::reach(which.context.as_deref(), &plan.lab).await?;
+    let Presence::There(Some(choice)) = cluster.present().await? else {
+        bail!("lab {} is not on this cluster, or was not put there by ./lab kube up", plan.lab);
+    };
+    let absent = images_of(project, &plan, &choice)?.absent;
+    let mut endpoints = Endpoints::of(&plan);
+    endpoints.services.retain(|name, _| !absent.contains(name));
+    say!("{}", serde_json::to_string_pretty(&endpoints)?);
+    Ok(())
+}
+
 async fn down(project: &Project, args: &DownArgs) -> Result<()> {
     let plan = plan_of(project, &args.which)?;
     let cluster = Cluster::reach(args.which.context.as_deref(), &plan.lab).await?;
@@ -191,6 +208,12 @@ async fn down(project: &Project, args: &DownArgs) -> Result<()> {
     cluster.remove().await?;
     say!("lab {} is gone", plan.lab);
     Ok(())
+}
+
+/// A plan without services that are not there.
+fn without(mut plan: Plan, absent: &BTreeSet<String>) -> Plan {
+    plan.services.retain(|service| !absent.contains(&service.name));
+    plan
 }
 
 async fn ready(cluster: &Cluster, cancel: &mut watch::Receiver<bool>, after: &str) -> Result<()> {
@@ -237,7 +260,9 @@ async fn scale(project: &Project, args: ScaleArgs) -> Result<()> {
     cluster.apply(&manifests).await?;
     ready(&cluster, &mut cancel, &after(&plan, &args.which)).await?;
     if scaled.has_partitions {
-        say!("{}", cluster.move_partitions(&project.root, &images).await?.trim_end());
+        let said = cluster.move_partitions(&project.root, &images).await?;
+        // Kafka's tools log beside.
+        said.lines().filter(|line| !line.starts_with('[')).for_each(|line| say!("{line}"));
     }
     Ok(())
 }
@@ -268,18 +293,23 @@ fn scaled(project: &Project, plan: &Plan, workload: &str, count: u32) -> Result<
         }
         return Ok(Scaled { defined, has_partitions: matches!(first.ready, Ready::Kafka { .. }) });
     }
-    let stateless = |service: &&Service| {
-        spec(service).members.len() < 2 && service.volumes.is_empty() && service.ready != Ready::Completed
-    };
-    if plan.services.iter().filter(stateless).any(|service| service.name == workload) {
+    let alone = |service: &&Service| spec(service).members.len() < 2 && spec(service).scales_to.is_some();
+    if let Some(service) = plan.services.iter().filter(alone).find(|service| service.name == workload) {
+        let most = spec(service).scales_to.unwrap_or_default();
+        if count > most {
+            bail!("{workload}: at most {most}; more of them would have nothing to do");
+        }
         return Ok(Scaled { defined: 1, has_partitions: false });
     }
-    let mut known: BTreeSet<&str> =
-        plan.services.iter().filter(stateless).map(|service| service.name.as_str()).collect();
-    let groups = plan.services.iter().filter(|service| spec(service).scales_to.is_some());
-    known.extend(groups.filter_map(|service| Some(service.name.rsplit_once('-')?.0)));
-    let known: Vec<&str> = known.into_iter().collect();
-    bail!("{workload} cannot be scaled in lab {}; those that can: {}", plan.lab, known.join(", "))
+    let known = plan.services.iter().filter(|service| spec(service).scales_to.is_some());
+    let name = |service: &Service| match service.name.rsplit_once('-') {
+        Some((group, _)) if spec(service).members.len() > 1 => group.to_owned(),
+        _ => service.name.clone(),
+    };
+    let known: BTreeSet<String> = known.map(name).collect();
+    let known = known.into_iter().collect::<Vec<_>>().join(", ");
+    let none = if known.is_empty() { "none" } else { &known };
+    bail!("{workload} cannot be scaled in lab {}; what can: {none}", plan.lab)
 }
 
 /// Where a cluster finds the images.

@@ -53,9 +53,16 @@ fn open_up(folders: &[PathBuf]) -> Result<()> {
     for folder in folders {
         std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
         // Sticky, as /tmp: upstream's user and ours write there, and neither removes the other's files.
-        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o1777))
-            .with_context(|| format!("{} cannot be made writable", folder.display()))?;
-        println!("{} is writable for every user", folder.display());
+        match std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o1777)) {
+            // Kubernetes has given it to the group of all that have it.
+            Err(_) if std::fs::metadata(folder)?.permissions().mode() & 0o020 != 0 => {
+                println!("{} is writable for its group", folder.display());
+            }
+            other => {
+                other.with_context(|| format!("{} cannot be made writable", folder.display()))?;
+                println!("{} is writable for every user", folder.display());
+            }
+        }
     }
     Ok(())
 }

@@ -280,10 +280,8 @@ pub struct ServiceSpec {
     /// Services and groups that it reaches, and is reached by, at ports that they agree on while they run.
     #[serde(default)]
     pub meets: Vec<Spanned<String>>,
-    /// How many members a group can have on Kubernetes, where that is more than there are here.
+    /// How many members a group, or pods a service without data, can have on Kubernetes, where that is more than there are here.
     pub scales_to: Option<u32>,
-    /// Kubernetes does without it, and why.
-    pub not_on_kubernetes: Option<String>,
 }
 
 /// By which ports a service is reached in a role.

@@ -41,6 +41,7 @@ pub(super) fn objects(body: &Body<'_>, units: &[Unit<'_>]) -> Option<Vec<Value>>
     let port: u16 = bootstrap.rsplit_once(':')?.1.parse().ok()?;
     let labels = json!({ NAME: MOVE_PARTITIONS });
     let image = &brokers.one().image;
+    let user = pods::user(body, brokers.one());
     let job = json!({
         "apiVersion": "batch/v1", "kind": "Job",
         "metadata": { "name": MOVE_PARTITIONS, "labels": labels },
@@ -48,7 +49,7 @@ pub(super) fn objects(body: &Body<'_>, units: &[Unit<'_>]) -> Option<Vec<Value>>
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
             "restartPolicy": "OnFailure",
-            "securityContext": pods::security(pods::user(body, brokers.one())),
+            "securityContext": pods::security(user, user),
             "containers": [{
                 "name": MOVE_PARTITIONS,
                 "image": body.image(image),

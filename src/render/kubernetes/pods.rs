@@ -1,6 +1,6 @@
 //! Pods, and what makes them: a StatefulSet where there are data or members, a Deployment for the rest, a Job for what ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
@@ -88,7 +88,9 @@ pub(super) fn shared_claims(body: &Body<'_>, units: &[Unit<'_>]) -> Vec<Value> {
 
 /// The shared volumes of a service, and whether only what its own pods run before it writes there.
 fn shared(file: &LabFile, plan: &Plan, service: &Service) -> Vec<(String, bool)> {
-    let writers = plan.file_writers_for(service);
+    // Whoever only opens a volume up puts nothing there.
+    let puts = |writer: &&Service| !file.services[&writer.group].files.is_empty();
+    let writers: Vec<&Service> = plan.file_writers_for(service).into_iter().filter(puts).collect();
     let within = |name: &str| writers.iter().any(|w| w.volumes.iter().any(|v| v.name == name));
     let names = service.volumes.iter().filter_map(|volume| {
         let named = written(file, service, &volume.path)?;
@@ -149,13 +151,12 @@ fn pod(body: &Body<'_>, unit: &Unit<'_>) -> Result<Value> {
         main["startupProbe"] = with(json!({ "failureThreshold": health.start.div_ceil(health.interval) }));
         main["readinessProbe"] = with(json!({ "failureThreshold": health.retries }));
     }
-    let user = user(body, unit.one());
     let mut spec = json!({
         "automountServiceAccountToken": false,
         // By itself Kubernetes tells each pod of each service by variables such as KAFKA_PORT, which programs take for their settings.
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": GRACE,
-        "securityContext": security(user),
+        "securityContext": security(user(body, unit.one()), group(body, unit.one())?),
         "containers": [main],
         "volumes": volumes.into_values().collect::<Vec<_>>(),
     });
@@ -178,10 +179,10 @@ fn pod(body: &Body<'_>, unit: &Unit<'_>) -> Result<Value> {
     Ok(spec)
 }
 
-/// Of a pod: not root, and its volumes are its user's.
-pub(super) fn security(user: u32) -> Value {
+/// Of a pod: not root, and its volumes are its group's.
+pub(super) fn security(user: u32, group: u32) -> Value {
     json!({
-        "runAsNonRoot": true, "runAsUser": user, "fsGroup": user, "fsGroupChangePolicy": "OnRootMismatch",
+        "runAsNonRoot": true, "runAsUser": user, "fsGroup": group, "fsGroupChangePolicy": "OnRootMismatch",
         "seccompProfile": { "type": "RuntimeDefault" },
     })
 }
@@ -340,6 +341,27 @@ pub(super) fn confined(read_only: bool) -> Value {
 
 pub(super) fn user(body: &Body<'_>, service: &Service) -> u32 {
     body.file.images[&service.image].user.unwrap_or(OWN_USER)
+}
+
+/// The group that has a pod's volumes. Each pod gives a volume to its own group: those that share one must be of the same, which is that of
+/// whoever writes there.
+fn group(body: &Body<'_>, service: &Service) -> Result<u32> {
+    let mut groups = BTreeSet::new();
+    for (name, within) in shared(body.file, body.plan, service) {
+        let writes = |other: &&Service| {
+            let volumes = &body.file.services[&other.group].volumes;
+            let lasts = other.ready != Ready::Completed;
+            lasts && volumes.iter().any(|volume| volume.shared && volume.name == name && !volume.read_only)
+        };
+        if !within {
+            groups.extend(body.plan.services.iter().filter(writes).map(|other| user(body, other)));
+        }
+    }
+    match groups.len() {
+        0 => Ok(user(body, service)),
+        1 => Ok(groups.into_iter().next().unwrap_or_default()),
+        _ => bail!("{}: its shared volumes are written by users of several groups, {groups:?}", service.name),
+    }
 }
 
 /// The volumes of a service in a unit's pods, and what it mounts.

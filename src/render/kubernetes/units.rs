@@ -54,7 +54,7 @@ pub(super) fn of<'a>(file: &'a LabFile, plan: &'a Plan) -> Result<Vec<Unit<'a>>>
     let mut units: Vec<Unit<'a>> = Vec::new();
     for service in &plan.services {
         let spec = &file.services[&service.group];
-        if spec.not_on_kubernetes.is_some() || writes_for_others(plan, service) {
+        if writes_for_others(plan, service) {
             continue;
         }
         if let Some(group) = units.iter_mut().find(|u| u.first.is_some() && u.one().group == service.group) {
@@ -72,10 +72,9 @@ pub(super) fn of<'a>(file: &'a LabFile, plan: &'a Plan) -> Result<Vec<Unit<'a>>>
             let (stem, number) = numbered(&service.name)?;
             (stem.to_owned(), Some(number))
         };
-        let here = |other: &&Service| file.services[&other.group].not_on_kubernetes.is_none();
         let awaited = |service: &'a Service, completes: bool| {
             let waits = service.waits_for.iter().filter(move |wait| wait.completes == completes);
-            waits.filter_map(|wait| plan.service(&wait.service)).filter(here)
+            waits.filter_map(|wait| plan.service(&wait.service))
         };
         let before: Vec<&Service> = awaited(service, true).collect();
         // What its pods run first waits for others, too.
