@@ -4,12 +4,12 @@
 
 mod support;
 
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use rstest::rstest;
 use streamlab::engine::recipe_images;
 use streamlab::probes::{Answer, eventually};
-use support::{engine_with, root, text};
+use support::{PRIVILEGED, docker, engine_with, root, text, well};
 
 /// Images that those tests stand on.
 const IMAGES: [&str; 3] = ["base", "streamlab", "docker-registry"];
@@ -19,22 +19,8 @@ const SUITES: [&str; 4] = ["faults", "interruptions", "bundle", "upstream"];
 /// `bundle` passes (2026-11-29), but finds nothing that it has not found with root.
 const WITHOUT_ROOT: [&str; 1] = ["interruptions"];
 const LEFT_OUT: &str = "real_lab";
-/// What an engine needs in a container. `--privileged` says nearly the same, and wants more than some machines' root has.
-const PRIVILEGED: [&str; 13] = [
-    "--cap-add=ALL",
-    "--cap-drop=SYS_RESOURCE",
-    "--security-opt",
-    "seccomp=unconfined",
-    "--security-opt",
-    "apparmor=unconfined",
-    "--security-opt",
-    "systempaths=unconfined",
-    "--device-cgroup-rule",
-    "a *:* rwm",
-    "--volume",
-    "/sys/fs/cgroup:/sys/fs/cgroup",
-    "--cgroupns=host",
-];
+/// The machine's own cgroups: an engine is told which part of them it is in.
+const CGROUPS: [&str; 3] = ["--volume", "/sys/fs/cgroup:/sys/fs/cgroup", "--cgroupns=host"];
 const SOCKET: &str = "unix:///run/engine/engine.sock";
 
 /// A container in which an engine runs. It goes with this, and with it all that the engine had.
@@ -44,15 +30,6 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let _ = docker(&["rm", "--force", "--volumes", &self.0]);
     }
-}
-
-fn docker(arguments: &[&str]) -> Output {
-    Command::new("docker").args(arguments).stdin(Stdio::null()).output().unwrap()
-}
-
-fn well(output: Output) -> String {
-    assert!(output.status.success(), "{}", text(&output));
-    String::from_utf8(output.stdout).unwrap()
 }
 
 #[rstest]
@@ -76,7 +53,7 @@ async fn the_tests_of_the_tiny_lab_of_bundles_and_of_public_images_pass(
     let checkout = format!("{0}:{0}:ro", root().display());
     let written = env!("CARGO_TARGET_TMPDIR");
     let run = ["run", "--detach", "--name", &inner.0, "--volume", &checkout, "--volume", written];
-    well(docker(&[&run[..], &PRIVILEGED, &[&reference("engine"), kind]].concat()));
+    well(docker(&[&run[..], &PRIVILEGED, &CGROUPS, &[&reference("engine"), kind]].concat()));
     let within = ["exec", "--env", &format!("DOCKER_HOST={SOCKET}"), "--workdir", root().to_str().unwrap()];
     let within = [&within[..], &["--interactive", &inner.0]].concat();
     let every = std::time::Duration::from_millis(200);

@@ -7,11 +7,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::kubectl::Kubectl;
+use crate::probes::{Answer, eventually};
 use crate::topology::Plan;
 
+/// How long a way may take to be there.
+const OPEN: Duration = Duration::from_secs(30);
 /// Between two tries, where a pod is not there.
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -22,22 +26,46 @@ pub(crate) struct Forwards(#[expect(dead_code, reason = "its tasks end when it i
 impl Forwards {
     /// One kubectl a service.
     pub(super) async fn open(kubectl: &Kubectl, namespace: &str, plan: &Plan) -> Result<Self> {
+        ports_are_free(plan)?;
         let mut services: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (port, service, spec) in plan.host_ports() {
-            TcpListener::bind(("127.0.0.1", port)).with_context(|| {
-                format!(
-                    "port {port} of this machine, where {} would answer, is taken\n  See who has it: ss -ltnp 'sport = :{port}'",
-                    service.name
-                )
-            })?;
             services.entry(&service.name).or_default().push(format!("{port}:{}", spec.container));
         }
         let mut ways = JoinSet::new();
         for (service, ports) in services {
             ways.spawn(hold(kubectl.clone(), namespace.to_owned(), service.to_owned(), ports));
         }
+        for (port, service, spec) in plan.host_ports() {
+            let question = format!("the way to {}, port {port} of this machine", service.name);
+            let answers = eventually(&question, OPEN, EVERY, || async {
+                TcpStream::connect(("127.0.0.1", port)).await?;
+                Ok(Answer::Is(()))
+            });
+            answers.await.with_context(|| {
+                let (name, inside) = (&service.name, spec.container);
+                format!(
+                    "Try it: {} -n {namespace} port-forward service/{name} {port}:{inside}\n ",
+                    kubectl.command()
+                )
+            })?;
+        }
         Ok(Self(ways))
     }
+}
+
+/// # Errors
+/// A port of the plan that somebody has.
+pub(super) fn ports_are_free(plan: &Plan) -> Result<()> {
+    for (port, service, _) in plan.host_ports() {
+        TcpListener::bind(("127.0.0.1", port)).with_context(|| {
+            let name = &service.name;
+            format!(
+                "port {port} of this machine, where {name} would answer, is taken\n  See who has it: ss -ltnp 'sport = :{port}'. Or \
+                 without addresses: --detach\n "
+            )
+        })?;
+    }
+    Ok(())
 }
 
 /// Ends only with the task. kubectl ends when the pod that it has chosen goes away.

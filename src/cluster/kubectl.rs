@@ -14,6 +14,9 @@ const TIMEOUT: &str = "--request-timeout=20s";
 const LONGEST: usize = 400;
 const MOST: usize = 12;
 
+/// The first 1.x that lets a StatefulSet count from another number than 0.
+const OLDEST: u32 = 27;
+
 /// kubectl with the cluster that it means.
 #[derive(Debug, Clone)]
 pub(super) struct Kubectl {
@@ -46,11 +49,25 @@ impl Kubectl {
             .and_then(|cluster| cluster["cluster"]["server"].as_str().map(str::to_owned))
             .unwrap_or_else(|| "no address".to_owned());
         let kubectl = Self { context: name.to_owned(), server };
-        kubectl.run(&["get", "--raw", "/version"], "").await.with_context(|| {
+        let said = kubectl.run(&["get", "--raw", "/version"], "").await.with_context(|| {
             let asked = format!("the cluster {} ({}) does not answer", kubectl.context, kubectl.server);
-            format!("{asked}\n  Ask it yourself: kubectl --context {} cluster-info\n ", kubectl.context)
+            format!("{asked}\n  Ask it yourself: {} cluster-info\n ", kubectl.command())
         })?;
+        let version: Value = serde_json::from_str(&said).context("the cluster's version is no JSON")?;
+        // Some clouds write 27+.
+        let minor = version["minor"].as_str().unwrap_or_default().trim_end_matches('+').parse::<u32>();
+        if minor.is_ok_and(|minor| minor < OLDEST) && version["major"] == "1" {
+            let (name, is) = (&kubectl.context, &version["gitVersion"]);
+            bail!(
+                "the cluster {name} is Kubernetes {is}; a lab's members are counted as they are from 1.{OLDEST} on"
+            );
+        }
         Ok(kubectl)
+    }
+
+    /// As a person types it.
+    pub(super) fn command(&self) -> String {
+        format!("kubectl --context {}", quoted(&self.context))
     }
 
     fn arguments<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
@@ -102,6 +119,12 @@ impl Kubectl {
     }
 }
 
+/// For a shell.
+pub(crate) fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/@".contains(c);
+    if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
 async fn output(arguments: &[&str], input: &str) -> Result<Output> {
     let mut command = Command::new("kubectl");
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -138,5 +161,19 @@ fn well(output: Output) -> Result<String> {
             lines.push(line);
         }
     }
+    if lines.is_empty() {
+        bail!("kubectl ended with {}", output.status);
+    }
     bail!("kubectl: {}", lines.join("\n  "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_spaces_is_one_word_for_a_shell() {
+        assert_eq!(quoted("arn:aws:eks:eu/lab"), "arn:aws:eks:eu/lab");
+        assert_eq!(quoted("my lab's"), "'my lab'\\''s'");
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::render::{RENDERED_FOLDER, SERVICE};
@@ -72,6 +72,17 @@ pub(super) fn with(folder: &Path, changes: &Changes<'_>) -> Result<TempDir> {
     Ok(made)
 }
 
+/// The names of the Jobs in manifests, and all else.
+pub(super) fn jobs(manifests: &str) -> Result<(Vec<String>, String)> {
+    let is_job = |object: &&str| object.lines().any(|line| line == "kind: Job");
+    let (jobs, lasting): (Vec<&str>, Vec<&str>) = manifests.split("\n---\n").partition(is_job);
+    let name = |job: &str| -> Result<String> {
+        let job: Value = serde_saphyr::from_str(job).context("a Job of the manifests is no YAML")?;
+        Ok(job["metadata"]["name"].as_str().unwrap_or_default().to_owned())
+    };
+    Ok((jobs.into_iter().map(name).collect::<Result<_>>()?, lasting.join("\n---\n")))
+}
+
 /// Manifests in which nobody waits for a service that is left out: what is awaited is `NAME:PORT`, an argument and so a line of its own.
 pub(super) fn unawaited(manifests: &str, absent: &BTreeSet<String>) -> String {
     let is_awaited = |line: &&str| {
@@ -99,6 +110,14 @@ mod tests {
         let way = |from: &str, to: &str| relative(Path::new(from), Path::new(to)).display().to_string();
         assert_eq!(way("/tmp/a", "/work/lab/b"), "../../work/lab/b");
         assert_eq!(way("/work/tmp", "/work/lab"), "../lab");
+    }
+
+    #[test]
+    fn jobs_are_told_from_what_lasts() {
+        let manifests = "kind: Service\nmetadata:\n  name: a\n---\nkind: Job\nmetadata:\n  name: b\n---\nkind: ConfigMap\ndata:\n  x: |\n    kind: Job\n";
+        let (jobs, lasting) = jobs(manifests).unwrap();
+        assert_eq!(jobs, ["b"]);
+        assert!(lasting.contains("name: a") && lasting.contains("ConfigMap") && !lasting.contains("name: b"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 pub(crate) use self::forward::Forwards;
 use self::kubectl::Kubectl;
+pub(crate) use self::kubectl::quoted;
 use self::manifests::Changes;
 use self::standing::{Seen, standings};
 pub(crate) use self::standing::{Standing, State};
@@ -106,6 +107,11 @@ impl Cluster {
         format!("{} ({})", self.kubectl.context, self.kubectl.server)
     }
 
+    /// `kubectl` for this cluster and namespace, as a person types it.
+    pub(crate) fn command(&self) -> String {
+        format!("{} -n {}", self.kubectl.command(), self.namespace)
+    }
+
     /// Where the lab is on the cluster.
     pub(crate) fn namespace(&self) -> &str {
         &self.namespace
@@ -123,9 +129,10 @@ impl Cluster {
         if metadata["labels"][PART_OF] != "streamlab" {
             bail!(
                 "namespace {} on {} is somebody else's: it has no label {PART_OF}=streamlab.\n  Nothing was changed. Use another cluster, or ask \
-                 whose it is: kubectl describe namespace {}",
+                 whose it is: {} describe namespace {}",
                 self.namespace,
                 self.name(),
+                self.kubectl.command(),
                 self.namespace
             );
         }
@@ -136,9 +143,9 @@ impl Cluster {
             if why.is_empty() {
                 why.push("its pods are ending");
             }
-            let (namespace, why) = (&self.namespace, why.join("; "));
+            let (namespace, why, kubectl) = (&self.namespace, why.join("; "), self.kubectl.command());
             bail!(
-                "namespace {namespace} is being removed: {why}.\n  Wait until it is gone: kubectl get namespace {namespace} --watch"
+                "namespace {namespace} is being removed: {why}.\n  Wait until it is gone: {kubectl} get namespace {namespace} --watch"
             );
         }
         let of = |annotation: &str| metadata["annotations"][annotation].as_str();
@@ -170,7 +177,7 @@ impl Cluster {
         let denied: Vec<&str> = asked.into_iter().flatten().collect();
         if !denied.is_empty() {
             bail!(
-                "the user of {} may not create {} in namespace {}.\n  Nothing was changed. Ask whoever runs the cluster for these rights.",
+                "the user of {} may not create {} for namespace {}.\n  Nothing was changed. Ask whoever runs the cluster for these rights.",
                 self.name(),
                 denied.join(", "),
                 self.namespace
@@ -213,24 +220,18 @@ impl Cluster {
         let changes = Changes { annotated: None, moved: &images.moved, absent: &absent, replicas: &replicas };
         let objects = self.built(&folder, &changes).await?;
         let job = format!("job/{MOVE_PARTITIONS}");
-        let of_lab = ["--namespace", self.namespace.as_str()];
-        self.kubectl.run(&[&["delete", &job, "--ignore-not-found"], &of_lab[..]].concat(), "").await?;
+        self.in_namespace(&["delete", &job, "--ignore-not-found"]).await?;
         self.kubectl.run(&["apply", "--filename", "-"], &objects).await?;
         let moved = eventually("the partitions are moved", PATIENCE, EVERY, || async {
-            let found =
-                self.kubectl.run(&[&["get", &job, "--output", "json"], &of_lab[..]].concat(), "").await?;
-            let status = &parsed(&found)?["status"];
-            let said = || async {
-                self.kubectl.run(&[&["logs", &job, "--tail", "20"], &of_lab[..]].concat(), "").await
-            };
-            if status["succeeded"] == 1 {
-                return Ok(Answer::Is(said().await?));
-            }
-            let failed = status["conditions"].as_array().into_iter().flatten().any(|c| c["type"] == "Failed");
-            Ok(if failed {
-                Answer::Never(anyhow::anyhow!("job {MOVE_PARTITIONS} failed:\n{}", said().await?))
+            let found = parsed(&self.in_namespace(&["get", &job, "--output", "json"]).await?)?;
+            let said = self.in_namespace(&["logs", &job, "--tail", "20"]).await;
+            let said = said.unwrap_or_else(|error| format!("{error:#}"));
+            Ok(if found["status"]["succeeded"] == 1 {
+                Answer::Is(said)
+            } else if has_failed(&found) {
+                Answer::Never(anyhow::anyhow!("job {MOVE_PARTITIONS} failed:\n{said}"))
             } else {
-                Answer::NotYet(said().await.unwrap_or_default())
+                Answer::NotYet(said)
             })
         });
         Ok(moved.await?)
@@ -242,15 +243,31 @@ impl Cluster {
     /// What the cluster does not take, in its words.
     pub(crate) async fn differing(&self, manifests: &str) -> Result<Vec<String>> {
         // A Job cannot be changed, and is made anew with all else.
-        let is_job = |object: &&str| object.lines().any(|line| line == "kind: Job");
-        let lasting: Vec<&str> = manifests.split("\n---\n").filter(|object| !is_job(object)).collect();
-        let lasting = lasting.join("\n---\n");
+        let (jobs, lasting) = manifests::jobs(manifests)?;
         let json = ["--output", "json", "--filename", "-"];
         let apply = [&["apply", "--dry-run=server", "--validate=strict"], &json[..]].concat();
-        let wanted = parsed(&self.kubectl.run(&apply, &lasting).await?)?;
+        let wanted = self.kubectl.run(&apply, &lasting).await.map_err(|error| {
+            let said = format!("{error:#}");
+            let fixed = ["Forbidden: updates to", "immutable", "may not change"];
+            if fixed.iter().any(|words| said.contains(words)) {
+                error.context("what is there cannot be changed into this: remove the lab with its data first (./lab kube down)")
+            } else {
+                error
+            }
+        })?;
         let get = [&["get", "--ignore-not-found"], &json[..]].concat();
         let live = parsed(&self.kubectl.run(&get, &lasting).await?)?;
-        Ok(drift::differing(&live, &wanted))
+        let mut lines = drift::differing(&live, &parsed(&wanted)?);
+        for job in jobs {
+            let found =
+                self.in_namespace(&["get", "job", &job, "--ignore-not-found", "--output", "json"]).await?;
+            if found.trim().is_empty() {
+                lines.push(format!("job/{job}: is not there"));
+            } else if has_failed(&parsed(&found)?) {
+                lines.push(format!("job/{job}: has failed"));
+            }
+        }
+        Ok(lines)
     }
 
     /// Puts the objects there.
@@ -258,11 +275,28 @@ impl Cluster {
     /// # Errors
     /// What the cluster does not take, in its words.
     pub(crate) async fn apply(&self, manifests: &str) -> Result<()> {
-        // A Job cannot be changed. A set-up that ran before changes nothing when it runs again.
-        let jobs = ["delete", "jobs", "--all", "--ignore-not-found", "--namespace", &self.namespace];
-        self.kubectl.run(&jobs, "").await?;
+        // A set-up that ran before changes nothing when it runs again.
+        let (jobs, _) = manifests::jobs(manifests)?;
+        if !jobs.is_empty() {
+            let names: Vec<&str> = jobs.iter().map(String::as_str).collect();
+            self.in_namespace(&[&["delete", "job", "--ignore-not-found"], &names[..]].concat()).await?;
+        }
         self.kubectl.run(&["apply", "--validate=strict", "--filename", "-"], manifests).await?;
         Ok(())
+    }
+
+    async fn in_namespace(&self, arguments: &[&str]) -> Result<String> {
+        self.kubectl.run(&[arguments, &["--namespace", &self.namespace]].concat(), "").await
+    }
+
+    /// How many pods a StatefulSet is to have; none where it is not there.
+    ///
+    /// # Errors
+    /// The cluster does not answer.
+    pub(crate) async fn replicas(&self, set: &str) -> Result<Option<u32>> {
+        let arguments =
+            ["get", "statefulset", set, "--ignore-not-found", "--output", "jsonpath={.spec.replicas}"];
+        Ok(self.in_namespace(&arguments).await?.trim().parse().ok())
     }
 
     /// How every workload stands.
@@ -271,8 +305,7 @@ impl Cluster {
     /// The cluster does not answer.
     pub(crate) async fn standings(&self) -> Result<Vec<Standing>> {
         let kinds = format!("{WORKLOADS},pods,persistentvolumeclaims,events");
-        let arguments = ["get", &kinds, "--namespace", &self.namespace, "--output", "json"];
-        let list = parsed(&self.kubectl.run(&arguments, "").await?)?;
+        let list = parsed(&self.in_namespace(&["get", &kinds, "--output", "json"]).await?)?;
         Ok(standings(&Seen::of(&list)))
     }
 
@@ -288,9 +321,18 @@ impl Cluster {
         let question = format!("the lab {} on {}", self.lab, self.name());
         let waited = async {
             let mut ticks = tokio::time::interval(EVERY);
+            let mut silent: Option<Instant> = None;
             loop {
                 ticks.tick().await;
-                let mut standings = self.standings().await?;
+                // A moment without an answer is no answer.
+                let mut standings = match self.standings().await {
+                    Ok(standings) => standings,
+                    Err(error) if silent.get_or_insert_with(Instant::now).elapsed() > STUCK => {
+                        return Err(error);
+                    }
+                    Err(_) => continue,
+                };
+                silent = None;
                 standings.retain(|standing| {
                     let name = &standing.workload;
                     let before = told.insert(name.clone(), standing.state.to_string());
@@ -328,6 +370,14 @@ impl Cluster {
             .with_context(|| format!("{question} was not ready within {} min", PATIENCE.as_secs() / 60))?
     }
 
+    /// Whether this machine's ports of the plan are free.
+    ///
+    /// # Errors
+    /// One that is not.
+    pub(crate) fn ports_are_free(plan: &Plan) -> Result<()> {
+        forward::ports_are_free(plan)
+    }
+
     /// Makes the lab reachable from this machine, at the ports of the plan, as long as the answer lives.
     ///
     /// # Errors
@@ -343,11 +393,9 @@ impl Cluster {
     pub(crate) async fn remove(&self) -> Result<()> {
         // A namespace that still has pods looks again only after half of a pod's last minute: they go first.
         let kinds = format!("{WORKLOADS},pods");
-        let workloads = ["delete", &kinds, "--all", "--wait=false", "--namespace", &self.namespace];
-        self.kubectl.run(&workloads, "").await?;
+        self.in_namespace(&["delete", &kinds, "--all", "--wait=false"]).await?;
         let gone = eventually("the pods end", END, EVERY, || async {
-            let arguments = ["get", "pods", "--output", "name", "--namespace", &self.namespace];
-            let left = self.kubectl.run(&arguments, "").await?;
+            let left = self.in_namespace(&["get", "pods", "--output", "name"]).await?;
             let names: Vec<&str> = left.lines().collect();
             Ok(if names.is_empty() { Answer::Is(()) } else { Answer::NotYet(names.join(", ")) })
         });
@@ -360,6 +408,11 @@ impl Cluster {
         gone.await?;
         Ok(())
     }
+}
+
+fn has_failed(job: &Value) -> bool {
+    let conditions = job["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.into_iter().any(|condition| condition["type"] == "Failed" && condition["status"] == "True")
 }
 
 fn parsed(said: &str) -> Result<Value> {

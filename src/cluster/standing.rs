@@ -5,10 +5,15 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::render::SERVICE;
+use crate::render::{MOVE_PARTITIONS, SERVICE};
 
 /// How often a container may end before it is said that it does not stay.
 const ENDS: u64 = 3;
+
+/// Reasons of events: a cluster makes a node for a pod.
+const NODE_COMES: [&str; 2] = ["TriggeredScaleUp", "Nominated"];
+/// Reasons of events: a claim is served once its pod has a node.
+const WAITS_FOR_POD: [&str; 2] = ["WaitForFirstConsumer", "WaitForPodScheduled"];
 
 /// A workload and how it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +58,11 @@ impl<'a> Seen<'a> {
         let mut seen = Self::default();
         for item in list["items"].as_array().into_iter().flatten() {
             match item["kind"].as_str() {
+                // It moves data of a lab that is ready.
+                Some("Job") if item["metadata"]["name"] == MOVE_PARTITIONS => {}
                 Some("Deployment" | "StatefulSet" | "Job") => seen.workloads.push(item),
+                // What was thrown out of a node is replaced.
+                Some("Pod") if item["status"]["phase"] == "Failed" => {}
                 Some("Pod") => seen.pods.push(item),
                 Some("PersistentVolumeClaim") => seen.claims.push(item),
                 Some("Event") => seen.events.push(item),
@@ -64,13 +73,16 @@ impl<'a> Seen<'a> {
         seen
     }
 
-    /// The last that was said of an object, or of one whose name begins so.
+    /// The last warning of an object; a Deployment speaks through its ReplicaSets, `NAME-HASH`.
     fn said(&self, kinds: &[&str], name: &str) -> Option<&'a str> {
         let of = |event: &&&Value| {
             let object = &event["involvedObject"];
-            let is_kind = object["kind"].as_str().is_some_and(|kind| kinds.contains(&kind));
-            let is_named = object["name"].as_str().and_then(|n| n.strip_prefix(name));
-            is_kind && is_named.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+            let Some(kind) = object["kind"].as_str().filter(|kind| kinds.contains(kind)) else {
+                return false;
+            };
+            let Some(rest) = object["name"].as_str().and_then(|n| n.strip_prefix(name)) else { return false };
+            let is_hash = rest.strip_prefix('-').is_some_and(|hash| !hash.contains('-'));
+            rest.is_empty() || kind == "ReplicaSet" && is_hash
         };
         let last = self.events.iter().rev().find(|event| event["type"] == "Warning" && of(event));
         last.and_then(|event| event["message"].as_str())
@@ -144,6 +156,10 @@ fn pod_state(seen: &Seen<'_>, pod: &Value) -> Option<State> {
         return Some(State::Waits(format!("pod {name} ends")));
     }
     if let Some(unplaced) = condition(pod, "PodScheduled").filter(|c| c["status"] == "False") {
+        let of_pod = seen.events.iter().filter(|event| event["involvedObject"]["name"] == name);
+        if of_pod.into_iter().any(|event| NODE_COMES.contains(&text(&event["reason"]))) {
+            return Some(State::Waits(format!("pod {name} waits for a node that is being made")));
+        }
         let mut why = format!("pod {name} finds no node: {}", text(&unplaced["message"]));
         for claim in pending_claims(seen, pod) {
             why += &match claim_says(seen, claim) {
@@ -225,10 +241,13 @@ fn pending_claims<'a>(seen: &Seen<'_>, pod: &'a Value) -> Vec<&'a str> {
     names.filter(pending).collect()
 }
 
-/// Of a claim the last word counts, whatever its kind.
+/// Of a claim the last word counts, whatever its kind; that it waits for its pod is none.
 fn claim_says<'a>(seen: &Seen<'a>, claim: &str) -> Option<&'a str> {
     let of = |event: &&&Value| {
-        event["involvedObject"]["kind"] == "PersistentVolumeClaim" && event["involvedObject"]["name"] == claim
+        let is_claims = event["involvedObject"]["kind"] == "PersistentVolumeClaim";
+        is_claims
+            && event["involvedObject"]["name"] == claim
+            && !WAITS_FOR_POD.contains(&text(&event["reason"]))
     };
     seen.events.iter().rev().find(of).and_then(|event| event["message"].as_str())
 }
@@ -330,8 +349,21 @@ mod tests {
         let State::Stuck(said) = of(vec![set(1, 0), why]) else { panic!("not stuck") };
         assert_eq!(said, "kafka gets no pod: exceeded quota: small");
         // Another's trouble is not its own.
-        let other = event("StatefulSet", "kafkaesque", "exceeded quota: small");
-        assert!(matches!(of(vec![set(1, 0), other]), State::Waits(_)));
+        for (kind, other) in [("StatefulSet", "kafka-connect"), ("ReplicaSet", "kafka-ui-5d8f")] {
+            let other = event(kind, other, "exceeded quota: small");
+            assert!(matches!(of(vec![set(1, 0), other]), State::Waits(_)));
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_being_made_is_waited_for() {
+        let unplaced =
+            pod(json!({ "phase": "Pending", "conditions": [{ "type": "PodScheduled", "status": "False",
+            "message": "Insufficient memory" }] }));
+        assert!(matches!(of(vec![set(1, 0), unplaced.clone()]), State::Stuck(_)));
+        let mut made = event("Pod", "kafka-0", "pod triggered scale-up");
+        made["reason"] = json!("TriggeredScaleUp");
+        assert!(matches!(of(vec![set(1, 0), unplaced, made]), State::Waits(_)));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::context::Context;
 use super::progress::progress;
 use super::status;
-use crate::cluster::{Choice, Cluster, Images, Presence, State};
+use crate::cluster::{Choice, Cluster, Images, Presence, State, quoted};
 use crate::engine::{SourceChoice, in_registry};
 use crate::project::Project;
 use crate::signals::{Interrupted, watch_signals};
@@ -106,7 +106,6 @@ fn plan_of(project: &Project, which: &Which) -> Result<Plan> {
 }
 
 async fn up(project: &Project, args: UpArgs) -> Result<()> {
-    let mut cancel = watch_signals();
     if args.images == SourceChoice::Auto {
         bail!("--images auto asks this machine's engine; for a cluster say local or upstream");
     }
@@ -116,14 +115,21 @@ async fn up(project: &Project, args: UpArgs) -> Result<()> {
     let present = cluster.present().await?;
     let is_there = matches!(present, Presence::There(_));
     // What was scaled stays so: brokers have partitions.
-    let replicas = match present {
+    let mut replicas = match present {
         Presence::There(Some(before)) => before.replicas,
         _ => BTreeMap::new(),
     };
+    if is_there {
+        kept(project, &plan, &cluster, &mut replicas).await?;
+    }
     let choice = Choice { overlay: args.overlay, registry: args.registry, images, replicas };
     cluster.allowed(is_there).await?;
     let images = images_of(project, &plan, &choice)?;
     let manifests = cluster.manifests(&project.root, &choice, &images).await?;
+    let here = without(plan.clone(), &images.absent);
+    if !args.detach {
+        Cluster::ports_are_free(&here)?;
+    }
     say!("cluster   {}", cluster.name());
     say!("namespace {}", cluster.namespace());
     let differing = if is_there { Some(cluster.differing(&manifests).await?) } else { None };
@@ -135,6 +141,8 @@ async fn up(project: &Project, args: UpArgs) -> Result<()> {
             ask("Set these to what the definition says?", args.yes)?;
         }
     }
+    // From here on something is there to be told of.
+    let mut cancel = watch_signals();
     if differing.is_none_or(|differing| !differing.is_empty()) {
         cluster.apply(&manifests).await?;
     }
@@ -144,7 +152,6 @@ async fn up(project: &Project, args: UpArgs) -> Result<()> {
         say!("The lab stays on the cluster.{after}");
         return Ok(());
     }
-    let here = without(plan, &images.absent);
     let _held = cluster.forward(&here).await?;
     say!("{}", status::endpoint_table(&here));
     say!("Ctrl-C ends these addresses; the lab stays on the cluster.{after}");
@@ -176,8 +183,16 @@ async fn show(project: &Project, which: &Which) -> Result<()> {
     say!("overlay {}, images from {}", choice.overlay, choice.registry);
     let images = images_of(project, &plan, &choice)?;
     let manifests = cluster.manifests(&project.root, &choice, &images).await?;
-    for object in cluster.differing(&manifests).await? {
-        say!("{object} is not as the definition has it   (./lab kube up sets it to that)");
+    match cluster.differing(&manifests).await {
+        Ok(differing) if differing.is_empty() => say!("all that the definition sets is so"),
+        Ok(differing) => {
+            say!(
+                "not as the definition has it (./lab kube up sets it to that):\n  {}",
+                differing.join("\n  ")
+            );
+        }
+        // Whoever may only look gets no answer.
+        Err(error) => say!("it cannot be compared with the definition: {error:#}"),
     }
     Ok(())
 }
@@ -233,7 +248,6 @@ async fn ready(cluster: &Cluster, cancel: &mut watch::Receiver<bool>, after: &st
 }
 
 async fn scale(project: &Project, args: ScaleArgs) -> Result<()> {
-    let mut cancel = watch_signals();
     let plan = plan_of(project, &args.which)?;
     let scaled = scaled(project, &plan, &args.workload, args.count)?;
     let cluster = Cluster::reach(args.which.context.as_deref(), &plan.lab).await?;
@@ -242,27 +256,65 @@ async fn scale(project: &Project, args: ScaleArgs) -> Result<()> {
     let Presence::There(Some(mut choice)) = cluster.present().await? else {
         bail!("lab {} is not on this cluster, or was not put there by ./lab kube up", plan.lab);
     };
+    kept(project, &plan, &cluster, &mut choice.replicas).await?;
     let before = choice.replicas.get(&args.workload).copied().unwrap_or(scaled.defined);
     if scaled.has_partitions && args.count < before {
         bail!(
             "{} has {before}, and those that would go have partitions; fewer brokers are not a matter of a number.\n  Move their partitions away \
-             first, by Kafka's own kafka-reassign-partitions, then: kubectl -n {} scale statefulset {} --replicas {}",
+             first, by Kafka's own kafka-reassign-partitions, then: {} scale statefulset {} --replicas {}",
             args.workload,
-            cluster.namespace(),
+            cluster.command(),
             args.workload,
             args.count
         );
     }
-    ask(&format!("{}: {before} → {}?", args.workload, args.count), args.yes)?;
     choice.replicas.insert(args.workload.clone(), args.count);
     let images = images_of(project, &plan, &choice)?;
     let manifests = cluster.manifests(&project.root, &choice, &images).await?;
+    let mut differing = cluster.differing(&manifests).await?;
+    let asked_for = [format!("/{}: spec.replicas is", args.workload), "streamlab.lab/replicas".to_owned()];
+    differing.retain(|line| !asked_for.iter().any(|part| line.contains(part)));
+    if !differing.is_empty() {
+        say!("not as the definition has it, and would be set to that:\n  {}", differing.join("\n  "));
+    }
+    ask(&format!("{}: {before} → {}?", args.workload, args.count), args.yes)?;
+    let mut cancel = watch_signals();
     cluster.apply(&manifests).await?;
     ready(&cluster, &mut cancel, &after(&plan, &args.which)).await?;
     if scaled.has_partitions {
-        let said = cluster.move_partitions(&project.root, &images).await?;
-        // Kafka's tools log beside.
+        let said = tokio::select! {
+            said = cluster.move_partitions(&project.root, &images) => said?,
+            _ = cancel.wait_for(|c| *c) => {
+                return Err(Interrupted("Kafka goes on moving partitions by itself".to_owned()).into());
+            }
+        };
+        // Lines that begin with [ are the tools' own log.
         said.lines().filter(|line| !line.starts_with('[')).for_each(|line| say!("{line}"));
+    }
+    Ok(())
+}
+
+/// Brokers are as many as there are, whoever has made them: a number that the definition has would take partitions away.
+async fn kept(
+    project: &Project,
+    plan: &Plan,
+    cluster: &Cluster,
+    replicas: &mut BTreeMap<String, u32>,
+) -> Result<()> {
+    let grows = |service: &&Service| {
+        matches!(service.ready, Ready::Kafka { .. })
+            && project.file.services[&service.group].scales_to.is_some()
+    };
+    let sets: BTreeSet<&str> = plan
+        .services
+        .iter()
+        .filter(grows)
+        .filter_map(|service| Some(service.name.rsplit_once('-')?.0))
+        .collect();
+    for set in sets {
+        if let Some(live) = cluster.replicas(set).await? {
+            replicas.insert(set.to_owned(), live);
+        }
     }
     Ok(())
 }
@@ -340,7 +392,7 @@ fn images_of(project: &Project, plan: &Plan, choice: &Choice) -> Result<Images> 
 fn after(plan: &Plan, which: &Which) -> String {
     let mut option = format!(" --lab {}", plan.lab);
     if let Some(context) = &which.context {
-        option += &format!(" --context {context}");
+        option += &format!(" --context {}", quoted(context));
     }
     format!("\n  How it stands: ./lab kube status{option}\n  Remove it: ./lab kube down{option}")
 }

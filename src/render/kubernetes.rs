@@ -9,6 +9,7 @@ mod overlays;
 mod pods;
 mod services;
 mod units;
+mod volumes;
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 pub use self::moving::MOVE_PARTITIONS;
 use self::units::Unit;
 use super::Inputs;
-use crate::topology::{LabFile, Plan};
+use crate::topology::{LabFile, Plan, Service};
 
 /// The folder of all that is rendered here.
 pub const FOLDER: &str = "deploy/kubernetes";
@@ -26,6 +27,9 @@ pub const FOLDER: &str = "deploy/kubernetes";
 pub const PART_OF: &str = "app.kubernetes.io/part-of";
 /// The label of the service, or of the group of services that are alike.
 pub const NAME: &str = "app.kubernetes.io/name";
+
+/// Who runs what has no public image.
+const OWN_USER: u32 = 65534;
 
 /// A lab, about to be written for Kubernetes.
 struct Body<'a> {
@@ -51,7 +55,7 @@ pub(super) fn pages(file: &LabFile, inputs: &Inputs, plans: &[Plan]) -> Result<B
             ("services.yaml", services::services(&units)),
             ("workloads.yaml", body.workloads(&units)?),
         ]);
-        let claims = pods::shared_claims(&body, &units);
+        let claims = volumes::shared_claims(&body, &units);
         if !claims.is_empty() {
             base.insert("shared-volumes.yaml", claims);
         }
@@ -134,6 +138,11 @@ impl Body<'_> {
             objects.extend(pods::disruption_budget(self, unit));
         }
         Ok(objects)
+    }
+
+    /// Whom a service runs as.
+    fn user(&self, service: &Service) -> u32 {
+        self.file.images[&service.image].user.unwrap_or(OWN_USER)
     }
 
     /// What every object is labelled with.

@@ -71,6 +71,7 @@ async fn the_lab_events_runs_on_two_nodes_and_keeps_its_data() {
     nodes.does(&["uncordon", &node]);
 
     what_was_changed_by_hand_is_said_and_put_right(&nodes);
+    consumers_are_scaled(&nodes);
     drop(held);
     what_does_not_start_is_said(&nodes, failing);
     let down = nodes.lab(&["kube", "down", "--lab", "events", "--yes"]).output().unwrap();
@@ -166,7 +167,7 @@ fn what_is_not_allowed_is_refused_before_anything_is_changed(nodes: &Nodes) {
     ]);
     let said = with(&["--context", "guest", "--yes"]);
     assert!(
-        said.contains("may not create services, configmaps") && said.contains("namespaces in namespace"),
+        said.contains("may not create services, configmaps") && said.contains("namespaces for namespace"),
         "{said}"
     );
     // Nobody is there.
@@ -198,6 +199,20 @@ fn what_was_changed_by_hand_is_said_and_put_right(nodes: &Nodes) {
     assert!(put_right.status.success() && text(&put_right).contains(differs), "{}", text(&put_right));
     let replicas = ["get", "deployment", "log-producer", "--namespace", NAMESPACE, "--output"];
     assert_eq!(nodes.does(&[&replicas[..], &["jsonpath={.status.readyReplicas}"]].concat()), "1");
+}
+
+fn consumers_are_scaled(nodes: &Nodes) {
+    let refused = |workload, count| fails(nodes, &["scale", "--lab", "events", workload, count, "--yes"]);
+    assert!(refused("analytics-consumer", "4").contains("analytics-consumer: at most 3"));
+    let said = refused("kafka", "2");
+    assert!(said.contains("what can: alert-consumer, analytics-consumer, logger-consumer"), "{said}");
+    let scale = ["kube", "scale", "--lab", "events", "analytics-consumer", "3", "--yes"];
+    let scaled = nodes.lab(&scale).output().unwrap();
+    assert!(scaled.status.success(), "{}", text(&scaled));
+    let ready = ["get", "deployment", "analytics-consumer", "--namespace", NAMESPACE, "--output"];
+    assert_eq!(nodes.does(&[&ready[..], &["jsonpath={.status.readyReplicas}"]].concat()), "3");
+    // It stays so.
+    is_ready_again(nodes);
 }
 
 /// Images from nowhere, and classes of storage that this cluster has not. It takes a while to be sure of that.

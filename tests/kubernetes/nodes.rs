@@ -8,23 +8,8 @@ use streamlab::probes::{Answer, eventually};
 use tempfile::TempDir;
 
 use crate::cluster::Cluster;
-use crate::support::{engine_with, lab, text};
+use crate::support::{PRIVILEGED, docker, engine_with, lab, text, well};
 use crate::{EVERY, PATIENCE};
-
-/// What a node needs: nearly all that `--privileged` says, which wants more than some machines' root has.
-const PRIVILEGED: [&str; 11] = [
-    "--cap-add=ALL",
-    "--cap-drop=SYS_RESOURCE",
-    "--security-opt",
-    "seccomp=unconfined",
-    "--security-opt",
-    "apparmor=unconfined",
-    "--security-opt",
-    "systempaths=unconfined",
-    "--device-cgroup-rule",
-    "a *:* rwm",
-    "--cgroupns=private",
-];
 
 pub(crate) struct Nodes {
     cluster: Cluster,
@@ -46,15 +31,6 @@ impl Drop for Nodes {
         }
         let _ = docker(&["network", "rm", &self.network]);
     }
-}
-
-pub(crate) fn docker(arguments: &[&str]) -> Output {
-    Command::new("docker").args(arguments).stdin(Stdio::null()).output().unwrap()
-}
-
-fn well(output: Output) -> String {
-    assert!(output.status.success(), "{}", text(&output));
-    String::from_utf8(output.stdout).unwrap()
 }
 
 impl Nodes {
@@ -81,7 +57,7 @@ impl Nodes {
             let own = [&own[..], &["--volume", "/var/lib/kubelet", "--hostname", &node]].concat();
             let pulls = [nodes.registry.as_str(), &format!("http://{beside}:5000")];
             let runs = [&[nodes.cluster.image.as_str(), "start-node"], &pulls[..]].concat();
-            well(docker(&[&on[..], &[&node], &PRIVILEGED, &own, &runs].concat()));
+            well(docker(&[&on[..], &[&node], &PRIVILEGED, &["--cgroupns=private"], &own, &runs].concat()));
         }
         nodes.kubectl_here();
         nodes.ready().await;

@@ -11,6 +11,21 @@ use std::process::{Command, Output, Stdio};
 use streamlab::engine::{Engine, recipe_images};
 use streamlab::project::Project;
 
+/// What a container needs in which containers run, beside cgroups that it can write. `--privileged` says nearly the same, and wants more
+/// than some machines' root has.
+pub(crate) const PRIVILEGED: [&str; 10] = [
+    "--cap-add=ALL",
+    "--cap-drop=SYS_RESOURCE",
+    "--security-opt",
+    "seccomp=unconfined",
+    "--security-opt",
+    "apparmor=unconfined",
+    "--security-opt",
+    "systempaths=unconfined",
+    "--device-cgroup-rule",
+    "a *:* rwm",
+];
+
 /// The checkout's root.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -52,6 +67,16 @@ pub(crate) fn sh(lines: &str) -> Command {
     shell.args(["-ec", lines]).current_dir(root()).stdin(Stdio::null());
     without_cargos_own(&mut shell);
     shell
+}
+
+pub(crate) fn docker(arguments: &[&str]) -> Output {
+    Command::new("docker").args(arguments).stdin(Stdio::null()).output().expect("docker runs")
+}
+
+/// What a program printed that must not fail.
+pub(crate) fn well(output: Output) -> String {
+    assert!(output.status.success(), "{}", text(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Standard output and error of a run, for messages and assertions.

@@ -11,20 +11,22 @@ use crate::topology::Ready;
 /// Its name, and its folder's.
 pub const MOVE_PARTITIONS: &str = "move-partitions";
 
-/// For bash, in Kafka's image. A second run goes on with what a first one has begun.
+/// For bash, in Kafka's image. Where partitions are being moved already, it waits for that alone.
 const SCRIPT: &str = r#"kafka() { tool=$1; shift; "/opt/kafka/bin/kafka-$tool.sh" --bootstrap-server "$BOOTSTRAP_SERVERS" "$@"; }
-brokers=$(kafka broker-api-versions | sed -n 's/.*(id: \([0-9]*\) rack.*/\1/p' | sort -nu | paste -sd,)
-topics=$(kafka topics --list | sed 's/.*/{"topic":"&"}/' | paste -sd,)
-echo "{\"version\":1,\"topics\":[$topics]}" >/tmp/topics.json
-echo "spreading the partitions of $(echo "$topics" | tr , '\n' | wc -l) topics over brokers $brokers"
-kafka reassign-partitions --topics-to-move-json-file /tmp/topics.json --broker-list "$brokers" --generate |
-  sed -n '/^Proposed/{n;p}' >/tmp/moves.json
-kafka reassign-partitions --reassignment-json-file /tmp/moves.json --execute --additional >/tmp/begun || { cat /tmp/begun; exit 1; }
-while
-  kafka reassign-partitions --reassignment-json-file /tmp/moves.json --verify >/tmp/verified
-  grep -q 'still in progress' /tmp/verified
-do sleep 2; done
-if ! grep -q 'is completed' /tmp/verified || grep -q 'was not' /tmp/verified; then cat /tmp/verified; exit 1; fi
+nothing_moves() {
+  kafka reassign-partitions --list >/tmp/moving
+  grep -q '^No partition reassignments found' /tmp/moving
+}
+if nothing_moves; then
+  brokers=$(kafka broker-api-versions | sed -n 's/.*(id: \([0-9]*\) rack.*/\1/p' | sort -nu | paste -sd,)
+  topics=$(kafka topics --list | sed 's/.*/{"topic":"&"}/' | paste -sd,)
+  echo "{\"version\":1,\"topics\":[$topics]}" >/tmp/topics.json
+  echo "spreading the partitions of $(echo "$topics" | tr , '\n' | wc -l) topics over brokers $brokers"
+  kafka reassign-partitions --topics-to-move-json-file /tmp/topics.json --broker-list "$brokers" --generate |
+    sed -n '/^Proposed/{n;p}' >/tmp/moves.json
+  kafka reassign-partitions --reassignment-json-file /tmp/moves.json --execute >/tmp/begun || { cat /tmp/begun; exit 1; }
+fi
+until nothing_moves; do sleep 2; done
 kafka leader-election --election-type preferred --all-topic-partitions >/tmp/elected || { cat /tmp/elected; exit 1; }
 echo "every partition is where it should be"
 "#;
@@ -41,14 +43,14 @@ pub(super) fn objects(body: &Body<'_>, units: &[Unit<'_>]) -> Option<Vec<Value>>
     let port: u16 = bootstrap.rsplit_once(':')?.1.parse().ok()?;
     let labels = json!({ NAME: MOVE_PARTITIONS });
     let image = &brokers.one().image;
-    let user = pods::user(body, brokers.one());
+    let user = body.user(brokers.one());
     let job = json!({
         "apiVersion": "batch/v1", "kind": "Job",
         "metadata": { "name": MOVE_PARTITIONS, "labels": labels },
         "spec": { "backoffLimit": 3, "template": { "metadata": { "labels": labels }, "spec": {
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
-            "restartPolicy": "OnFailure",
+            "restartPolicy": "Never",
             "securityContext": pods::security(user, user),
             "containers": [{
                 "name": MOVE_PARTITIONS,

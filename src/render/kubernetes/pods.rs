@@ -1,21 +1,18 @@
 //! Pods, and what makes them: a StatefulSet where there are data or members, a Deployment for the rest, a Job for what ends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 
 use super::members::{Text, counting, text};
 use super::units::Unit;
-use super::{Body, NAME, files, own_image};
-use crate::topology::{Health, LabFile, Plan, Ready, Service, VolumeSpec};
+use super::volumes::{claim, group, mounts};
+use super::{Body, NAME, own_image};
+use crate::topology::{Health, Ready, Service};
 
 /// Seconds between SIGTERM and SIGKILL. On one machine everything stops together and nobody waits; here a broker hands its partitions over.
 const GRACE: u32 = 60;
-/// What a claim asks for where no overlay says otherwise.
-pub(super) const STORAGE: &str = "2Gi";
-/// Who runs what has no public image.
-const OWN_USER: u32 = 65534;
 /// Where a set-up or a wait is cut off and begun anew, by Kubernetes.
 const TRIES: u32 = 10;
 
@@ -43,17 +40,17 @@ pub(super) fn workload(body: &Body<'_>, unit: &Unit<'_>) -> Result<Value> {
         "template": template,
     });
     if unit.first.is_none() && !unit.keeps() {
-        // Two of one name beside each other would be one too many: a group's member, a port that others know.
+        // The old pod ends before the new one starts: two at once would both be members of a group, or write what one writes.
         spec["strategy"] = json!({ "type": "Recreate" });
         return Ok(
             json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec }),
         );
     }
     spec["serviceName"] = json!(unit.name);
+    // A quorum stands once all are there: none waits for another to be ready. And a pod that cannot start is replaced when its set is mended.
+    spec["podManagementPolicy"] = json!("Parallel");
     if let Some(first) = unit.first {
         spec["ordinals"] = json!({ "start": first });
-        // A quorum stands once all are there: none waits for another to be ready.
-        spec["podManagementPolicy"] = json!("Parallel");
     }
     let own = unit.spec.volumes.iter().filter(|volume| !volume.shared);
     let claims: Vec<Value> = own.map(|volume| claim(&volume.name, "ReadWriteOnce")).collect();
@@ -61,47 +58,6 @@ pub(super) fn workload(body: &Body<'_>, unit: &Unit<'_>) -> Result<Value> {
         spec["volumeClaimTemplates"] = json!(claims);
     }
     Ok(json!({ "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata, "spec": spec }))
-}
-
-fn claim(name: &str, mode: &str) -> Value {
-    json!({
-        "metadata": { "name": name },
-        "spec": { "accessModes": [mode], "resources": { "requests": { "storage": STORAGE } } },
-    })
-}
-
-/// Claims for volumes that several pods have: on more than one node that needs storage that all of them reach.
-pub(super) fn shared_claims(body: &Body<'_>, units: &[Unit<'_>]) -> Vec<Value> {
-    let mut claims = BTreeMap::new();
-    for name in
-        units.iter().flat_map(|unit| shared(body.file, body.plan, unit.one())).filter(|(_, within)| !within)
-    {
-        claims.entry(name.0.clone()).or_insert_with(|| {
-            let mut object = claim(&name.0, "ReadWriteMany");
-            object["apiVersion"] = json!("v1");
-            object["kind"] = json!("PersistentVolumeClaim");
-            object
-        });
-    }
-    claims.into_values().collect()
-}
-
-/// The shared volumes of a service, and whether only what its own pods run before it writes there.
-fn shared(file: &LabFile, plan: &Plan, service: &Service) -> Vec<(String, bool)> {
-    // Whoever only opens a volume up puts nothing there.
-    let puts = |writer: &&Service| !file.services[&writer.group].files.is_empty();
-    let writers: Vec<&Service> = plan.file_writers_for(service).into_iter().filter(puts).collect();
-    let within = |name: &str| writers.iter().any(|w| w.volumes.iter().any(|v| v.name == name));
-    let names = service.volumes.iter().filter_map(|volume| {
-        let named = written(file, service, &volume.path)?;
-        named.shared.then(|| (named.name.clone(), within(&volume.name)))
-    });
-    names.collect()
-}
-
-/// A volume as the definition has it: an engine's name does not say whose it is.
-fn written<'a>(file: &'a LabFile, service: &Service, path: &str) -> Option<&'a VolumeSpec> {
-    file.services[&service.group].volumes.iter().find(|volume| volume.path == path)
 }
 
 /// At most one of a quorum's or a log's members may be taken away at a time.
@@ -156,7 +112,7 @@ fn pod(body: &Body<'_>, unit: &Unit<'_>) -> Result<Value> {
         // By itself Kubernetes tells each pod of each service by variables such as KAFKA_PORT, which programs take for their settings.
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": GRACE,
-        "securityContext": security(user(body, unit.one()), group(body, unit.one())?),
+        "securityContext": security(body.user(unit.one()), group(body, unit.one())?),
         "containers": [main],
         "volumes": volumes.into_values().collect::<Vec<_>>(),
     });
@@ -339,58 +295,6 @@ pub(super) fn confined(read_only: bool) -> Value {
     })
 }
 
-pub(super) fn user(body: &Body<'_>, service: &Service) -> u32 {
-    body.file.images[&service.image].user.unwrap_or(OWN_USER)
-}
-
-/// The group that has a pod's volumes. Each pod gives a volume to its own group: those that share one must be of the same, which is that of
-/// whoever writes there.
-fn group(body: &Body<'_>, service: &Service) -> Result<u32> {
-    let mut groups = BTreeSet::new();
-    for (name, within) in shared(body.file, body.plan, service) {
-        let writes = |other: &&Service| {
-            let volumes = &body.file.services[&other.group].volumes;
-            let lasts = other.ready != Ready::Completed;
-            lasts && volumes.iter().any(|volume| volume.shared && volume.name == name && !volume.read_only)
-        };
-        if !within {
-            groups.extend(body.plan.services.iter().filter(writes).map(|other| user(body, other)));
-        }
-    }
-    match groups.len() {
-        0 => Ok(user(body, service)),
-        1 => Ok(groups.into_iter().next().unwrap_or_default()),
-        _ => bail!("{}: its shared volumes are written by users of several groups, {groups:?}", service.name),
-    }
-}
-
-/// The volumes of a service in a unit's pods, and what it mounts.
-fn mounts(body: &Body<'_>, unit: &Unit<'_>, service: &Service) -> (Vec<Value>, Vec<Value>) {
-    let (mut volumes, mut mounts) = files::volumes(body.inputs, service);
-    volumes.push(json!({ "name": "tmp", "emptyDir": {} }));
-    mounts.push(json!({ "name": "tmp", "mountPath": "/tmp" }));
-    for addon in &service.addons {
-        mounts.push(
-            json!({ "name": format!("addon-{}", addon.name), "mountPath": addon.path, "readOnly": true }),
-        );
-    }
-    let within: BTreeMap<String, bool> = shared(body.file, body.plan, unit.one()).into_iter().collect();
-    for volume in &service.volumes {
-        let Some(named) = written(body.file, service, &volume.path) else { continue };
-        let name = &named.name;
-        mounts.push(json!({ "name": name, "mountPath": volume.path, "readOnly": volume.read_only }));
-        // A claim of its own is the workload's.
-        if named.shared {
-            volumes.push(if *within.get(name).unwrap_or(&true) {
-                json!({ "name": name, "emptyDir": {} })
-            } else {
-                json!({ "name": name, "persistentVolumeClaim": { "claimName": name } })
-            });
-        }
-    }
-    (volumes, mounts)
-}
-
 /// An add-on lies in an image of its own: it is copied to where the container looks for it.
 fn addon_copied(body: &Body<'_>, name: &str) -> Value {
     let recipe = body.file.addons[name].recipe.as_ref().map_or(name, |recipe| recipe.get_ref());
@@ -436,7 +340,7 @@ pub(super) fn answers_at(service: &Service) -> Option<u16> {
 }
 
 /// `kustomize edit set image streamlab/NAME=…` says in which registry it is.
-fn tagged(recipe: &str) -> String {
+pub(super) fn tagged(recipe: &str) -> String {
     format!("{}:{}", own_image(recipe), env!("CARGO_PKG_VERSION"))
 }
 
