@@ -217,8 +217,18 @@ fn consumers_are_scaled(nodes: &Nodes) {
 
 /// Images from nowhere, and classes of storage that this cluster has not. It takes a while to be sure of that.
 fn from_nowhere(nodes: &Nodes) -> Child {
-    let up =
-        ["kube", "up", "--lab", "logs", "--overlay", "prod", "--registry", "127.0.0.1:9/nowhere", "--yes"];
+    let up = [
+        "kube",
+        "up",
+        "--lab",
+        "logs",
+        "--overlay",
+        "prod",
+        "--registry",
+        "127.0.0.1:9/nowhere",
+        "--yes",
+        "--detach",
+    ];
     nodes.lab(&up).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
